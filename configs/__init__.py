@@ -1,0 +1,1 @@
+"""Schemas of everything configurable, and the presets; imports nothing of ours."""

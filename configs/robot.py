@@ -1,0 +1,91 @@
+"""Schema of a robot: its joints with their published limits (each with its source), its TCP, its rates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from reflexarc.configs.base import Config
+
+
+class JointLimits(Config):
+    """Published limits of one joint. rad, rad/s, rad/s², rad/s³, N·m; `source` says where the numbers are from."""
+
+    name: str
+    lower: float
+    upper: float
+    velocity: float = Field(gt=0)
+    acceleration: float = Field(gt=0)
+    jerk: float = Field(gt=0)
+    effort: float = Field(gt=0)
+    source: str = Field(min_length=8)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> JointLimits:
+        if not self.lower < self.upper:
+            raise ValueError(f"joint {self.name}: lower {self.lower} rad must be below upper {self.upper} rad")
+        return self
+
+
+class GripperConfig(Config):
+    """A parallel gripper. max_width: m between the fingers at opening 1. speed: opening per second."""
+
+    max_width: float = Field(gt=0)
+    speed: float = Field(gt=0)
+    max_force: float = Field(gt=0)
+    source: str = Field(min_length=8)
+
+
+class ServoConfig(Config):
+    """The arm's own position servo: torque = stiffness·(q_cmd - q) + damping·(v_cmd - v). N·m/rad, N·m·s/rad."""
+
+    stiffness: tuple[float, ...]
+    damping: tuple[float, ...]
+
+
+class RobotConfig(Config):
+    """Everything about one robot that is not a choice of the user.
+
+    mjcf: path of the arm's MJCF, relative to the `configs` package or absolute. tcp_site, joints: names in it.
+    home: joint position the arm starts and returns to, rad. tick_hz: rate of the host. stop_category: IEC 60204-1
+    category used for a protective stop; 2 (stopped, powered) for arms that would fall without power.
+    """
+
+    name: str
+    mjcf: str
+    base_body: str
+    tcp_site: str
+    joints: tuple[JointLimits, ...] = Field(min_length=1)
+    gripper: GripperConfig
+    servo: ServoConfig
+    home: tuple[float, ...]
+    tick_hz: float = Field(gt=0, le=1000)
+    stop_category: Literal[0, 1, 2] = 2
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names of the n joints, in the order of every array."""
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def tick_ns(self) -> int:
+        """The host's period in nanoseconds."""
+        return round(1e9 / self.tick_hz)
+
+    @model_validator(mode="after")
+    def _home_is_legal(self) -> RobotConfig:
+        n = len(self.joints)
+        for label, values in (
+            ("home", self.home),
+            ("servo.stiffness", self.servo.stiffness),
+            ("servo.damping", self.servo.damping),
+        ):
+            if len(values) != n:
+                raise ValueError(f"{label} has {len(values)} values for {n} joints")
+        for joint, position in zip(self.joints, self.home, strict=True):
+            if not joint.lower < position < joint.upper:
+                raise ValueError(
+                    f"home of {joint.name} is {position} rad, outside [{joint.lower}, {joint.upper}]"
+                )
+        return self

@@ -1,0 +1,1 @@
+"""From slow chunks of actions to fast joint setpoints."""

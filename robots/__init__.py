@@ -1,0 +1,1 @@
+"""The robot host (driver and safety), servo laws, drivers and teleop devices."""

@@ -1,0 +1,1 @@
+"""Limits, filter, watchdogs and stop states: the last thing before the motors."""

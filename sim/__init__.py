@@ -1,0 +1,1 @@
+"""MuJoCo scenes, tasks, scripted experts and the simulated arm."""

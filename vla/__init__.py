@@ -1,0 +1,1 @@
+"""Action tokenizers, models, training and the policy server."""

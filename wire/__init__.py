@@ -1,0 +1,1 @@
+"""What crosses a process boundary: messages, codec, sockets, and the contracts that plug-ins meet."""

@@ -1,0 +1,89 @@
+"""The three things a user can plug in: a `Policy`, a `Robot`, a `Teleoperator`.
+
+Structural types: nothing has to inherit from them. Each has one contract test suite under `tests/contracts`
+that every implementation passes.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from reflexarc.wire.messages import (
+    ActionChunk,
+    F64,
+    JointCommand,
+    Measured,
+    Observation,
+    PolicyInfo,
+)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Turns one observation into one chunk of actions."""
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What this policy needs and emits; constant."""
+
+    def reset(self, session: str) -> None:
+        """Forget whatever was remembered of `session`; called at the start of each episode."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """Answer `observation`; raises PolicyError on a missing camera or a wrong image size."""
+
+
+@runtime_checkable
+class Robot(Protocol):
+    """A driver: reads sensors and writes commands. It is owned by the robot host, which filters every command.
+
+    No method blocks for longer than one tick. `read` returns the latest reading, whose `t_ns` tells its age.
+    """
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names of the n joints, in the order of every array."""
+
+    def connect(self) -> None:
+        """Open the device; raises RobotError naming what was tried if it does not answer. Causes no motion."""
+
+    def read(self) -> Measured:
+        """The latest sensor reading. Raises RobotError if the device is not connected."""
+
+    def write(self, command: JointCommand) -> None:
+        """Send one filtered command. Raises RobotError on wrong shapes or values that are not finite."""
+
+    def halt(self) -> None:
+        """Brake by the device's own means and hold; needs no command stream afterwards."""
+
+    def close(self) -> None:
+        """Halt and release the device; safe to call twice."""
+
+
+@runtime_checkable
+class Teleoperator(Protocol):
+    """A person's (or a script's) input device."""
+
+    def connect(self) -> None:
+        """Open the device; raises RobotError naming what was tried if it is not there."""
+
+    def read(self) -> TeleopInput | None:
+        """The latest input, or None while the dead-man is released. Never blocks."""
+
+    def close(self) -> None:
+        """Release the device; safe to call twice."""
+
+
+class TeleopInput:
+    """One input: a TCP twist in the base frame and the gripper opening asked for.
+
+    twist: (6,) m/s and rad/s. gripper: 0 closed .. 1 open.
+    """
+
+    __slots__ = ("gripper", "twist")
+
+    def __init__(self, twist: F64, gripper: float) -> None:
+        self.twist = np.asarray(twist, dtype=np.float64)
+        self.gripper = float(gripper)
