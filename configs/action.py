@@ -66,9 +66,7 @@ def tcp_delta_spec(horizon: int, step_s: float, alignment: Alignment = "at_obser
         )
         for n, u, b in delta + rotation
     ]
-    dims.append(
-        ActionDim(name="gripper", unit="opening", frame="gripper", delta=False, lower=0.0, upper=1.0)
-    )
+    dims.append(ActionDim(name="gripper", unit="opening", frame="gripper", delta=False, lower=0.0, upper=1.0))
     return ActionSpec(
         id=f"tcp-delta-7/h{horizon}/{round(step_s * 1000)}ms",
         dims=tuple(dims),

@@ -24,7 +24,9 @@ class JointLimits(Config):
     @model_validator(mode="after")
     def _ordered(self) -> JointLimits:
         if not self.lower < self.upper:
-            raise ValueError(f"joint {self.name}: lower {self.lower} rad must be below upper {self.upper} rad")
+            raise ValueError(
+                f"joint {self.name}: lower {self.lower} rad must be below upper {self.upper} rad"
+            )
         return self
 
 

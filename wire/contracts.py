@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from reflexarc.wire.messages import (
-    ActionChunk,
     F64,
+    ActionChunk,
     JointCommand,
     Measured,
     Observation,

@@ -18,9 +18,7 @@ WIRE_VERSION = 1
 
 F64 = NDArray[np.float64]
 
-SafetyState = Literal[
-    "off", "ready", "active", "reduced", "hold", "protective_stop", "e_stop", "recovery"
-]
+SafetyState = Literal["off", "ready", "active", "reduced", "hold", "protective_stop", "e_stop", "recovery"]
 """`active` is the design's `active(normal)`, `reduced` its `active(reduced)`."""
 
 ImageEncoding = Literal["raw", "jpeg", "png"]
