@@ -85,6 +85,13 @@ def slerp(a: F64, b: F64, fraction: float) -> F64:
     return multiply(exp(fraction * difference(b, a)), a)
 
 
+def cross(a: F64, b: F64) -> F64:
+    """a × b of two vectors (3,); ten times as fast as `numpy.cross`, which is made for stacks of them."""
+    ax, ay, az = (float(v) for v in a)
+    bx, by, bz = (float(v) for v in b)
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+
+
 def to_matrix(quat: F64) -> F64:
     """The rotation matrix (3, 3) of a unit quaternion."""
     w, x, y, z = (float(v) for v in quat)
@@ -113,26 +120,26 @@ def from_matrix(matrix: F64) -> F64:
 def left_jacobian_inverse(rotvec: F64, spin: F64) -> F64:
     """The rate of the rotation vector `rotvec` (3,) while the rotation turns at `spin` (3,) rad/s, base frame.
 
-    With R(t) = exp(r(t))·R0 and angular velocity ω: dr/dt = J⁻¹(r)·ω. Raises nothing; |r| must stay below 2π.
+    With R(t) = exp(r(t))·R0 and angular velocity ω: dr/dt = J⁻¹(r)·ω. |r| must stay below 2π.
     """
     angle = float(np.linalg.norm(rotvec))
     if angle < 1e-4:  # two terms of the series: the third is below 1e-9 of spin
-        return spin - 0.5 * np.cross(rotvec, spin) + np.cross(rotvec, np.cross(rotvec, spin)) / 12.0
-    factor = 1.0 / (angle * angle) - (1.0 + math.cos(angle)) / (2.0 * angle * math.sin(angle))
-    turned = np.cross(rotvec, spin)
-    result: F64 = spin - 0.5 * turned + factor * np.cross(rotvec, turned)
+        return spin - 0.5 * cross(rotvec, spin) + cross(rotvec, cross(rotvec, spin)) / 12.0
+    factor = 1.0 / (angle * angle) - 0.5 / (angle * math.tan(0.5 * angle))
+    turned = cross(rotvec, spin)
+    result: F64 = spin - 0.5 * turned + factor * cross(rotvec, turned)
     return result
 
 
 def left_jacobian(rotvec: F64, rate: F64) -> F64:
     """The angular velocity (3,) rad/s, base frame, of R(t) = exp(r(t))·R0 while r changes at `rate` (3,)."""
     angle = float(np.linalg.norm(rotvec))
-    turned = np.cross(rotvec, rate)
+    turned = cross(rotvec, rate)
     if angle < 1e-4:
-        return rate + 0.5 * turned + np.cross(rotvec, turned) / 6.0
+        return rate + 0.5 * turned + cross(rotvec, turned) / 6.0
     first = (1.0 - math.cos(angle)) / (angle * angle)
     second = (angle - math.sin(angle)) / (angle * angle * angle)
-    result: F64 = rate + first * turned + second * np.cross(rotvec, turned)
+    result: F64 = rate + first * turned + second * cross(rotvec, turned)
     return result
 
 
