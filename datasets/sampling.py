@@ -1,0 +1,245 @@
+"""The one label function: an episode log on a fixed step grid, for training and for export alike.
+
+Row k stands at a capture time t_k of the first camera; it holds the latest images and state at or before t_k. Its
+action j is the motion of the *commanded* TCP pose over the policy step j after it, from t_k + j·step to
+t_k + (j+1)·step, with `R_next = exp(dr)·R`, base frame; the gripper is the opening commanded at the end of that step.
+Those are the instants at which a controller plays the actions of a chunk that answers the observation of t_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.errors import LogError, WireError, unknown
+from reflexarc.datasets.format import CAMERA_PREFIX
+from reflexarc.datasets.reader import Column, EpisodeReader
+from reflexarc.wire.geometry import delta_between
+from reflexarc.wire.images import decode_image
+from reflexarc.wire.messages import CameraFrame, EpisodeStart, Event, SimTruth, State
+
+SAMPLER_VERSION = 1
+"""Raised whenever the same log would give other numbers; caches are keyed by it."""
+
+DISTURBING_SOURCES = frozenset({"perturb"})
+"""Sources in control that are never a demonstration."""
+
+TCP_DIMS = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
+_GRID_SLACK = 0.25
+"""A capture may come this share of a step early and still be the next row: cameras jitter."""
+_STALE_STEPS = 0.5
+"""A state older than this many steps does not tell where the arm was commanded to be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """One episode on its grid of T rows; H actions a row; float64 unless said otherwise.
+
+    t_ns: (T,) int64. images: by camera (T, height, width, 3) uint8. joint_position: (T, n) rad.
+    gripper, gripper_commanded: (T,) opening 0..1. pose_base_tcp, pose_base_tcp_commanded: (T, 7) `[x y z w x y z]`.
+    wrench: (T, 6) N and N·m, TCP frame. actions: (T, H, 7) `[dx dy dz drx dry drz gripper]`, m and rad, base frame.
+    mask: (T, H) bool, false where an action is no label. focus: (T, 2, 3) m, NaN where it is not on record.
+    """
+
+    t_ns: NDArray[np.int64]
+    images: dict[str, NDArray[np.uint8]]
+    instruction: str
+    joint_position: NDArray[np.float64]
+    gripper: NDArray[np.float64]
+    gripper_commanded: NDArray[np.float64]
+    pose_base_tcp: NDArray[np.float64]
+    pose_base_tcp_commanded: NDArray[np.float64]
+    wrench: NDArray[np.float64]
+    actions: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    focus: NDArray[np.float64]
+
+
+def sample_episode(
+    reader: EpisodeReader,
+    spec: ActionSpec,
+    cameras: Sequence[str],
+    *,
+    sources: Collection[str] | None = None,
+) -> Samples:
+    """Sample a log on the grid of `spec`; pure: the same log gives the same samples.
+
+    sources: who may have been in control for an action to count; default everybody but a perturbation. From the first
+    action of a row that does not count on, none of the row's does: what follows answers something the row's picture
+    does not show. Past the end of the log an action is a hold, and does not count.
+    Raises LogError naming what is missing: a camera, the states, or any row with all of them.
+    """
+    if tuple(dim.name for dim in spec.dims) != TCP_DIMS:
+        raise LogError(
+            f"action spec {spec.id!r} cannot be sampled; its dimensions must be {', '.join(TCP_DIMS)}"
+        )
+    columns = _columns(reader, cameras)
+    states, first = columns["/state"], columns[CAMERA_PREFIX + cameras[0]]
+    t_ns = _grid(first.times_ns, spec.step_ns)
+    seen = [states.latest(t_ns)] + [columns[CAMERA_PREFIX + name].latest(t_ns) for name in cameras]
+    t_ns = t_ns[np.all(np.stack(seen) >= 0, axis=0)]
+    if t_ns.size == 0:
+        raise LogError(
+            f"{reader.path}: no instant has an image of every camera ({', '.join(cameras)}) and a state"
+        )
+
+    edges = t_ns[:, None] + spec.step_ns * np.arange(spec.horizon + 1)  # (T, H+1) edges of the steps
+    edge_states = states.latest(edges)
+    table, place = _state_table(reader, states, edge_states)
+    now = table.take(place[:, 0])
+    fresh = edges - states.times_ns[edge_states] <= _STALE_STEPS * spec.step_ns
+    reached = edges <= states.times_ns[-1]
+    counts = (fresh & reached)[:, :-1] & (fresh & reached)[:, 1:]
+    counts &= _allowed(columns["/event"], edges, sources)
+    return Samples(
+        t_ns=t_ns,
+        images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras},
+        instruction=_instruction(reader, columns["/episode"]),
+        joint_position=now.joint_position,
+        gripper=now.gripper,
+        gripper_commanded=now.gripper_commanded,
+        pose_base_tcp=now.pose,
+        pose_base_tcp_commanded=now.pose_commanded,
+        wrench=now.wrench,
+        actions=_actions(table, place),
+        mask=np.logical_and.accumulate(counts, axis=1),
+        focus=_focus(columns["/sim/truth"], t_ns),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StateTable:
+    """The decoded states that the grid needs, one a row, ordered by time."""
+
+    joint_position: NDArray[np.float64]
+    gripper: NDArray[np.float64]
+    gripper_commanded: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    pose_commanded: NDArray[np.float64]
+    wrench: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.int64]) -> _StateTable:
+        """The same states, one for each of `rows`."""
+        return _StateTable(
+            self.joint_position[rows],
+            self.gripper[rows],
+            self.gripper_commanded[rows],
+            self.pose[rows],
+            self.pose_commanded[rows],
+            self.wrench[rows],
+        )
+
+
+def _columns(reader: EpisodeReader, cameras: Sequence[str]) -> dict[str, Column]:
+    if not cameras:
+        raise LogError("no camera to sample; the grid stands at the first camera's capture times")
+    for name in cameras:
+        if name not in reader.cameras:
+            raise LogError(f"{reader.path}: {unknown('camera', name, reader.cameras)}")
+    if not reader.topics.get("/state"):
+        raise LogError(f"{reader.path}: no /state in the log")
+    topics = ["/state", "/event", "/episode", "/sim/truth", *(CAMERA_PREFIX + name for name in cameras)]
+    return reader.columns(topics)
+
+
+def _grid(captures_ns: NDArray[np.int64], step_ns: int) -> NDArray[np.int64]:
+    """Capture times about one step apart: after each row the next that is not early by more than the slack."""
+    least = round((1.0 - _GRID_SLACK) * step_ns)
+    rows = [int(captures_ns[0])]
+    for capture in captures_ns[1:].tolist():
+        if capture - rows[-1] >= least:
+            rows.append(capture)
+    return np.array(rows, dtype=np.int64)
+
+
+def _state_table(
+    reader: EpisodeReader, states: Column, indexes: NDArray[np.int64]
+) -> tuple[_StateTable, NDArray[np.int64]]:
+    """(decoded states, row of each of `indexes`); each state is decoded once."""
+    needed, place = np.unique(indexes, return_inverse=True)
+    decoded = []
+    for index in needed.tolist():
+        state = states.message(index)
+        if not isinstance(state, State):
+            raise LogError(f"{reader.path}: /state holds a {type(state).__name__}")
+        decoded.append(state)
+    table = _StateTable(
+        joint_position=np.stack([state.joint_position for state in decoded]),
+        gripper=np.array([state.gripper for state in decoded], dtype=np.float64),
+        gripper_commanded=np.array([state.gripper_commanded for state in decoded], dtype=np.float64),
+        pose=np.stack([state.pose_base_tcp for state in decoded]),
+        pose_commanded=np.stack([state.pose_base_tcp_commanded for state in decoded]),
+        wrench=np.stack([state.wrench_tcp for state in decoded]),
+    )
+    return table, place.reshape(indexes.shape)
+
+
+def _actions(table: _StateTable, place: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Actions (T, H, 7) from the rows `place` (T, H+1) of the states at the edges of the steps.
+
+    Neighbouring rows share their steps: each distinct one is computed once.
+    """
+    pairs = np.stack([place[:, :-1], place[:, 1:]], axis=-1)  # (T, H, 2)
+    distinct, which = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
+    motions = np.stack(
+        [delta_between(table.pose_commanded[a], table.pose_commanded[b]) for a, b in distinct.tolist()]
+    )
+    moved = motions[which].reshape(*pairs.shape[:2], 6)
+    return np.concatenate([moved, table.gripper_commanded[place[:, 1:], None]], axis=-1)
+
+
+def _allowed(events: Column, edges: NDArray[np.int64], sources: Collection[str] | None) -> NDArray[np.bool_]:
+    """(T, H): whether everyone who was in control during a step may be. Before the first record nobody is named."""
+    times, good = [np.iinfo(np.int64).min], [sources is None]
+    for index in range(len(events)):
+        event = events.message(index)
+        if isinstance(event, Event) and event.kind == "control":
+            name = str(event.data.get("source", ""))
+            times.append(int(events.times_ns[index]))
+            good.append(name not in DISTURBING_SOURCES if sources is None else name in sources)
+    changes = np.array(times, dtype=np.int64)
+    bad_before = np.concatenate([[0], np.cumsum(~np.array(good))])
+    first = np.searchsorted(changes, edges[:, :-1], side="right") - 1
+    last = np.searchsorted(changes, edges[:, 1:], side="left") - 1  # who takes over at the end is not in it
+    return np.asarray(bad_before[last + 1] == bad_before[first])
+
+
+def _images(column: Column, t_ns: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """(T, height, width, 3) uint8: the latest image at or before each time."""
+    images = []
+    for index in column.latest(t_ns).tolist():
+        frame = column.message(index)
+        if not isinstance(frame, CameraFrame):
+            raise LogError(f"{column.topic} holds a {type(frame).__name__}")
+        try:
+            images.append(decode_image(frame))
+        except WireError as error:
+            raise LogError(f"{column.topic} at {frame.t_capture_ns} ns: {error}") from error
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        raise LogError(f"{column.topic} changes its image size within the episode: {sorted(sizes)}")
+    return np.stack(images)
+
+
+def _instruction(reader: EpisodeReader, episodes: Column) -> str:
+    """What the policy was told: from the start message, else from the metadata; empty if neither says."""
+    for index in range(len(episodes)):
+        message = episodes.message(index)
+        if isinstance(message, EpisodeStart):
+            return message.instruction
+    return str(reader.metadata.get("instruction", ""))
+
+
+def _focus(truths: Column, t_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(T, 2, 3) m: the latest privileged focus at or before each time, NaN where there is none."""
+    focus = np.full((len(t_ns), 2, 3), np.nan)
+    for row, index in enumerate(truths.latest(t_ns).tolist()):
+        if index >= 0:
+            truth = truths.message(index)
+            if isinstance(truth, SimTruth):
+                focus[row] = truth.focus
+    return focus
