@@ -31,6 +31,15 @@ STAMP = VENV / "reflexarc-setup.json"
 NEEDED_BYTES = 9_000_000_000
 """Measured on Linux x86-64: 6.0 GB in `.venv`, and up to 3 GB of downloads on the way."""
 
+ADVICE = {
+    "No space left": f"free {NEEDED_BYTES / 1e9:.0f} GB of disk and run it again; ",
+    "DO NOT MATCH THE HASHES": "a package differs from the one that was locked, and was not installed; ",
+    "Could not find a version": "check the network or the package index and run it again; ",
+    "No matching distribution": "check the network or the package index and run it again; ",
+    "connection": "check the network and run it again; ",
+}
+"""By a sign in pip's output: what to do."""
+
 # Prints `{name: version}` of everything installed in the interpreter that runs it.
 _LIST_INSTALLED = """
 import importlib.metadata, json, re
@@ -132,7 +141,7 @@ def watch(process: subprocess.Popen[bytes], start: int, packages: int) -> None:
             continue
         shown = now
         text = LOG.read_bytes()[start:].decode(errors="replace")
-        fetched = len(re.findall(r"^(?:Collecting|Obtaining) ", text, re.MULTILINE))
+        fetched = len(re.findall(r"^(?:Collecting|Processing|Requirement already) ", text, re.MULTILINE))
         stage = "unpacking" if "Installing collected packages" in text else "fetching"
         line = f"{stage}: {min(fetched, packages)} of {packages} packages, {now - began:.0f} s"
         if terminal:
@@ -146,14 +155,10 @@ def watch(process: subprocess.Popen[bytes], start: int, packages: int) -> None:
 def reason(output: str) -> str:
     """The line of pip's output that tells what went wrong, and what usually cures it."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-    cause = errors[0].removeprefix("ERROR: ") if errors else "pip said nothing"
-    advice = "check the network and run it again"
-    if "No space left" in output:
-        advice = f"free {NEEDED_BYTES / 1e9:.0f} GB of disk and run it again"
-    elif "DO NOT MATCH THE HASHES" in output:
-        advice = "a package differs from the one that was locked; it was not installed"
-    return f"pip failed: {cause[:300]}\n  {advice}; all of its output: {LOG.relative_to(ROOT)}"
+    errors = [line for line in lines if line.lower().startswith("error: ") and " " in line[7:]]
+    cause = (errors or lines or ["pip said nothing"])[0 if errors else -1][:300]
+    advice = next((text for sign, text in ADVICE.items() if sign in output), "")
+    return f"pip failed: {cause}\n{advice}all of its output: {LOG.relative_to(ROOT)}"
 
 
 def locked_pins(text: str) -> dict[str, str]:
