@@ -23,7 +23,7 @@ SafetyState = Literal["off", "ready", "active", "reduced", "hold", "protective_s
 
 ImageEncoding = Literal["raw", "jpeg", "png"]
 SetpointSource = Literal["policy", "teleop", "expert", "perturb", "replay", "hold", "home"]
-HostAction = Literal["enable", "disable", "reset", "hold", "e_stop", "status", "shutdown"]
+HostAction = Literal["enable", "disable", "reduce", "reset", "hold", "e_stop", "status", "shutdown"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", eq=False):

@@ -1,0 +1,171 @@
+"""Schemas of a policy: which parts a vision-language-action model is made of, and how it is trained.
+
+Every part is chosen by its `kind`; what a kind needs stands beside it. Sizes are in features, tokens or pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from reflexarc.configs.base import Config
+
+ACTION_BINS = 256
+"""Bins of every action dimension, and reserved vocabulary ids of a model (RT-2; OpenVLA, Kim et al. 2024)."""
+
+ProprioFeature = Literal["position", "position_commanded", "rotation", "gripper", "gripper_commanded", "wrench"]
+"""What a policy may feel: TCP position (3) m, the commanded one (3) m, its rotation as the first two columns of the
+rotation matrix (6), gripper opening measured and commanded (1 each), wrench in the TCP frame (6) N and N·m."""
+
+
+class ConvVisionConfig(Config):
+    """A small convolutional tower for training from nothing on a CPU, conditioned on the words by FiLM.
+
+    width: channels at stride 4; twice as many at stride 8. blocks: residual blocks at each of the two strides.
+    """
+
+    kind: Literal["conv"] = "conv"
+    width: int = Field(default=64, ge=8, multiple_of=8)
+    blocks: int = Field(default=1, ge=0)
+
+
+class TransformerVisionConfig(Config):
+    """A vision transformer of `transformers`, built from its configuration with random weights."""
+
+    kind: Literal["siglip", "dinov2"]
+    width: int = Field(default=192, ge=8)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=3, ge=1)
+    patch: int = Field(default=16, ge=2)
+
+
+VisionConfig = Annotated[ConvVisionConfig | TransformerVisionConfig, Field(discriminator="kind")]
+
+
+class ResamplerConfig(Config):
+    """A few tokens a camera: each looks at one place of the image, chosen by the words, and says where that is."""
+
+    kind: Literal["resampler"] = "resampler"
+    tokens: int = Field(default=8, ge=1)
+    key_width: int = Field(default=32, ge=4)
+
+
+class PatchConfig(Config):
+    """One token for each patch of the image, projected by one layer (`linear`) or two (`mlp`)."""
+
+    kind: Literal["linear", "mlp"]
+
+
+ConnectorConfig = Annotated[ResamplerConfig | PatchConfig, Field(discriminator="kind")]
+
+
+class LanguageConfig(Config):
+    """The decoder LM: a Llama of `transformers` with these sizes. max_words: longer instructions are refused."""
+
+    kind: Literal["llama"] = "llama"
+    width: int = Field(default=192, ge=8)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    mlp_width: int = Field(default=512, ge=8)
+    max_words: int = Field(default=24, ge=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> LanguageConfig:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice the heads ({self.heads})")
+        return self
+
+
+class HeadConfig(Config):
+    """How action tokens are emitted.
+
+    parallel: a whole chunk in one pass (OpenVLA-OFT, Kim et al. 2025). autoregressive: one token after another
+    (RT-2, OpenVLA). readout: the bin taken from a distribution; `median` is steadier than the `mode` and still one bin.
+    """
+
+    kind: Literal["parallel", "autoregressive"] = "parallel"
+    readout: Literal["mode", "median"] = "median"
+
+
+class ModelConfig(Config):
+    """A whole model.
+
+    cameras: names, in the order of the tokens. image_size: pixels of a side. proprio: what it feels.
+    condition_width: of the instruction's summary that conditions tower and connector. focus: learn to say where the
+    thing asked for and its destination are, and act relative to these places.
+    """
+
+    cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
+    image_size: int = Field(default=96, ge=16, multiple_of=8)
+    proprio: tuple[ProprioFeature, ...] = (
+        "position",
+        "position_commanded",
+        "rotation",
+        "gripper",
+        "gripper_commanded",
+        "wrench",
+    )
+    condition_width: int = Field(default=128, ge=8, multiple_of=4)
+    focus: bool = True
+    vision: VisionConfig = ConvVisionConfig()
+    connector: ConnectorConfig = ResamplerConfig()
+    language: LanguageConfig = LanguageConfig()
+    head: HeadConfig = HeadConfig()
+
+
+class AugmentConfig(Config):
+    """Changes of a training batch, never of what a policy sees later.
+
+    shift: pixels, whole images to and fro (0 where fixed cameras must measure). gain, channel_gain: relative
+    brightness of an image and of each colour. position_noise: m. opening_noise: of the gripper's 0..1.
+    wrench_dropout: share of samples that feel nothing. word_dropout: share of words that become unknown.
+    blank: share of samples whose instruction is blanked and whose label is to hold still.
+    """
+
+    shift: int = Field(default=0, ge=0, le=16)
+    gain: float = Field(default=0.1, ge=0, lt=1)
+    channel_gain: float = Field(default=0.04, ge=0, lt=1)
+    position_noise: float = Field(default=0.002, ge=0)
+    opening_noise: float = Field(default=0.02, ge=0)
+    wrench_dropout: float = Field(default=0.2, ge=0, le=1)
+    word_dropout: float = Field(default=0.02, ge=0, lt=1)
+    blank: float = Field(default=0.02, ge=0, lt=1)
+
+
+class TrainConfig(Config):
+    """How a model is trained. The schedule ends at `steps` or after `minutes` of wall time, whichever comes first.
+
+    warmup: share of the schedule. ema_steps: time constant of the averaged weights that are kept. smoothing: width
+    in bins of the soft targets. focus_weight: of the grounding loss. weights: how often each task is drawn, relative.
+    validation: share of the episodes held out. precision: of the matrix products (`auto`: bf16 where the CPU has it).
+    """
+
+    batch: int = Field(default=64, ge=1)
+    steps: int = Field(default=20_000, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup: float = Field(default=0.02, ge=0, lt=1)
+    clip: float = Field(default=1.0, gt=0)
+    ema_steps: int = Field(default=500, ge=1)
+    smoothing: float = Field(default=2.0, ge=0)
+    focus_weight: float = Field(default=1.0, ge=0)
+    weights: dict[str, float] = Field(default_factory=dict)
+    validation: float = Field(default=0.03, ge=0, lt=1)
+    validate_every: int = Field(default=500, ge=1)
+    validation_samples: int = Field(default=1024, ge=1)
+    save_every: int = Field(default=1000, ge=1)
+    threads: int = Field(default=2, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    augment: AugmentConfig = AugmentConfig()
+
+
+class PolicyConfig(Config):
+    """A model and its training. horizon: actions in a chunk (H). step_s: duration of one action, s."""
+
+    name: str
+    horizon: int = Field(default=8, ge=1, le=128)
+    step_s: float = Field(default=0.1, gt=0, le=2)
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,49 @@
+"""Options that several commands share, spelled the same way everywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from reflexarc.configs.errors import ConfigError
+
+Set = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        name="set", metavar="KEY=VALUE", help="override a setting, e.g. safety.tcp_speed=0.3; repeatable"
+    ),
+    tyro.conf.UseAppendAction,
+]
+JsonPath = Annotated[Path | None, tyro.conf.arg(name="json", metavar="PATH", help="also write the figures")]
+
+console = Console()
+
+
+def run_folder(command: str, out: Path | None) -> Path:
+    """`out`, or a new `runs/<command>-<time>/`."""
+    folder = out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the output folder {folder}: {error.strerror}") from error
+    return folder
+
+
+def write_json(path: Path | None, figures: Any) -> None:
+    """Write the figures of a command, whole or not at all."""
+    if path is None:
+        return
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(figures, indent=2) + "\n")
+        unfinished.rename(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write the figures to {path}: {error.strerror}") from error
+    console.print(f"figures: {path}")

@@ -1,0 +1,25 @@
+"""Names of policies: the scripted `expert`, an embedded checkpoint such as `reflexarc-tiny`, or a folder."""
+
+from __future__ import annotations
+
+from reflexarc.configs.errors import PolicyError
+from reflexarc.sim.world import World
+from reflexarc.wire.contracts import Policy
+
+EXPERT = "expert"
+
+
+def open_policy(name: str, world: World | None = None) -> Policy:
+    """The policy of that name. The expert needs the world it looks into.
+
+    Raises PolicyError naming the embedded checkpoints if `name` is neither one of them nor a folder.
+    """
+    if name == EXPERT:
+        if world is None:
+            raise PolicyError("the scripted expert needs the simulator; on a robot name a checkpoint")
+        from reflexarc.sim.experts import make_expert
+
+        return make_expert(world)
+    from reflexarc.vla.checkpoint import load_policy
+
+    return load_policy(name)

@@ -1,0 +1,58 @@
+"""The configurations that a run is made of, loaded once and handed around together."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from reflexarc.configs.controller import ControllerConfig
+from reflexarc.configs.load import load_controller, load_robot, load_safety
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.safety import SafetyConfig
+from reflexarc.record import episode_metadata
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setup:
+    """Robot, safety limits and controller of a run."""
+
+    robot: RobotConfig
+    safety: SafetyConfig
+    controller: ControllerConfig
+
+    def metadata(self, *, task: str, seed: int, policy: str, clock: str) -> str:
+        """The metadata of one episode run with this set-up, as JSON."""
+        configs = {"robot": self.robot, "safety": self.safety, "controller": self.controller}
+        return episode_metadata(
+            task=task, seed=seed, policy=policy, clock=clock, safety=self.safety, configs=configs
+        )
+
+
+def load_setup(
+    robot: str = "panda",
+    safety: str = "panda",
+    controller: str = "default",
+    overrides: tuple[str, ...] = (),
+) -> Setup:
+    """Load presets or files by name. Overrides are `robot.x=…`, `safety.x=…`, `controller.x=…`.
+
+    Raises ConfigError naming the key and the valid alternatives.
+    """
+    parts = split_overrides(overrides, ("robot", "safety", "controller"))
+    return Setup(
+        robot=load_robot(robot, parts["robot"]),
+        safety=load_safety(safety, parts["safety"]),
+        controller=load_controller(controller, parts["controller"]),
+    )
+
+
+def split_overrides(overrides: tuple[str, ...], sections: tuple[str, ...]) -> dict[str, list[str]]:
+    """Sort `section.key=value` by section; raises ConfigError for an unknown section."""
+    from reflexarc.configs.errors import ConfigError, unknown
+
+    parts: dict[str, list[str]] = {section: [] for section in sections}
+    for override in overrides:
+        section, dot, rest = override.partition(".")
+        if not dot or section not in parts:
+            raise ConfigError(f"--set {override!r}: {unknown('section', section, sections)}")
+        parts[section].append(rest)
+    return parts
