@@ -1,1 +1,1 @@
-"""The robot host (driver and safety), servo laws, drivers and teleop devices."""
+"""The robot host, its servo law, and drivers."""

@@ -1,0 +1,175 @@
+"""The robot host: owns one driver and the safety filter, and is the only one that writes to the driver.
+
+One `tick` reads the driver, filters the newest setpoint, writes the result and says what happened. It knows nothing of
+sockets and reads no clock: the same class runs in lockstep with a simulator and in the real-time process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from reflexarc.configs.errors import RobotError
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.safety import SafetyConfig
+from reflexarc.safety.filter import SafetyFilter
+from reflexarc.safety.intake import chunk_age_ns
+from reflexarc.safety.memory import Memory
+from reflexarc.safety.states import LATCHED
+from reflexarc.wire.contracts import Robot
+from reflexarc.wire.messages import (
+    F64,
+    Event,
+    HostReply,
+    HostRequest,
+    JointCommand,
+    Measured,
+    SafetyReport,
+    Setpoint,
+    State,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostTick:
+    """What one tick yields. report is None if nothing was limited and the state did not change."""
+
+    state: State
+    report: SafetyReport | None
+    events: tuple[Event, ...]
+
+
+class RobotHost:
+    """Drives `robot`, which must be connected before the first tick; never raises for what a driver does."""
+
+    def __init__(self, robot: Robot, config: RobotConfig, safety: SafetyConfig, clock: str) -> None:
+        """clock: name of the clock of every `now_ns`. RobotError if the driver's joints are not the config's."""
+        if tuple(robot.joint_names) != config.joint_names:
+            raise RobotError(
+                f"driver has joints {', '.join(robot.joint_names)}; robot {config.name!r} has "
+                f"{', '.join(config.joint_names)}"
+            )
+        self._robot = robot
+        self._clock = clock
+        self._filter = SafetyFilter(config, safety, clock)
+        self._stop_category = config.stop_category
+        self._memory: Memory | None = None
+
+    @property
+    def memory(self) -> Memory | None:
+        """The filter's memory, for whoever watches; None before the first tick or restart."""
+        return self._memory
+
+    def restart(self, now_ns: int) -> None:
+        """Forget everything and stand `ready` where the arm is now: for a new episode in simulation.
+
+        Raises RobotError if the driver gives no reading, SafetyError if the reading is not finite.
+        """
+        self._measured = self._robot.read()
+        self._memory = self._filter.start(self._measured, now_ns)
+        self._pose = self._memory.view.pose
+        self._halted = False
+        self._fault = ""
+        self._seq = 0
+        self._events: list[Event] = []
+
+    def tick(self, now_ns: int, setpoint: Setpoint | None) -> HostTick:
+        """Read, filter, write. `setpoint` is the newest that arrived, new or not; `now_ns` must not go back."""
+        if self._memory is None:
+            self.restart(now_ns)
+        assert self._memory is not None
+        self._read(now_ns)
+        command, self._memory, report = self._filter.filter(self._memory, self._measured, setpoint, now_ns)
+        self._write(now_ns, command)
+        state = self._state(now_ns, self._memory)
+        if report.state != report.previous_state:
+            text = f"{report.previous_state} -> {report.state}: {report.reason}"
+            self._note(now_ns, "safety_state", text)
+        events, self._events = tuple(self._events), []
+        worth = report.interventions or report.state != report.previous_state
+        return HostTick(state=state, report=report if worth else None, events=events)
+
+    def request(self, request: HostRequest) -> HostReply:
+        """Answer the local console. Never causes motion."""
+        if self._memory is None:
+            return self._reply(request, ok=False, safety="off", text="the host has not started")
+        self._memory, ok, text = self._filter.request(self._memory, request.action, request.t_ns)
+        if request.action != "status":
+            verdict = "granted" if ok else "refused"
+            self._note(request.t_ns, "request", f"{request.action} by {request.source} {verdict}: {text}")
+        return self._reply(request, ok=ok, safety=self._memory.state, text=text)
+
+    def trip(self, reason: str) -> None:
+        """Latch a protective stop for a cause outside the filter's sight."""
+        if self._memory is not None:
+            self._memory = self._filter.trip(self._memory, reason)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the commanded motion has come to rest."""
+        return self._memory is None or self._memory.at_rest
+
+    def _read(self, now_ns: int) -> None:
+        """The newest reading; a driver that fails keeps its last one, whose age the filter judges."""
+        try:
+            self._measured = self._robot.read()
+        except RobotError as error:
+            self._report_fault(now_ns, f"driver cannot be read: {error}")
+        else:
+            self._fault = ""
+
+    def _write(self, now_ns: int, command: JointCommand) -> None:
+        assert self._memory is not None
+        at_once = self._stop_category == 0 and self._memory.state in LATCHED
+        try:
+            if at_once or self._filter.released(self._memory):
+                if not self._halted:
+                    self._robot.halt()
+                    self._halted = True
+                    self._note(now_ns, "halt", f"arm holds by its own brakes ({self._memory.state})")
+            else:
+                self._robot.write(command)
+                self._halted = False
+        except RobotError as error:
+            self._report_fault(now_ns, f"driver cannot be written: {error}")
+            self._memory = self._filter.trip(self._memory, f"driver cannot be written: {error}")
+
+    def _report_fault(self, now_ns: int, text: str) -> None:
+        if text != self._fault:
+            self._fault = text
+            self._note(now_ns, "driver_fault", text)
+
+    def _state(self, now_ns: int, memory: Memory) -> State:
+        measured = self._measured
+        self._seq += 1
+        return State(
+            t_ns=now_ns,
+            clock=self._clock,
+            seq=self._seq,
+            t_state_ns=measured.t_ns,
+            joint_position=measured.joint_position,
+            joint_velocity=measured.joint_velocity,
+            joint_effort=measured.joint_effort,
+            joint_position_commanded=memory.position,
+            joint_velocity_commanded=memory.velocity,
+            pose_base_tcp=self._measured_pose(measured),
+            pose_base_tcp_commanded=memory.view.pose,
+            wrench_tcp=measured.wrench_tcp,
+            gripper=measured.gripper,
+            gripper_commanded=memory.gripper,
+            safety=memory.state,
+            chunk_age_ns=-1 if memory.last is None else chunk_age_ns(memory.last, now_ns),
+        )
+
+    def _measured_pose(self, measured: Measured) -> F64:
+        """Pose of the TCP as measured; the last good one while a reading is not finite."""
+        if abs(float(measured.joint_position.sum())) < 1e6:
+            self._pose = self._filter.kinematics.pose(measured.joint_position)
+        return self._pose
+
+    def _note(self, now_ns: int, kind: str, text: str) -> None:
+        self._events.append(Event(t_ns=now_ns, clock=self._clock, kind=kind, source="host", text=text))
+
+    def _reply(self, request: HostRequest, *, ok: bool, safety: str, text: str) -> HostReply:
+        return HostReply(
+            t_ns=request.t_ns, clock=self._clock, seq=request.seq, ok=ok, safety=safety, text=text
+        )

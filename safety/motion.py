@@ -1,0 +1,226 @@
+"""One tick of commanded motion: propose a velocity towards the target, limit it, accept it or go on stopping.
+
+A velocity is *accepted* only if moving at it for one tick and stopping from there stays within every limit: joint
+position, TCP speed and the workspace box. The stop of the last accepted state is always a way out, so by induction
+from a legal start no limit is ever left, whatever the target is. How the proposal was made has no part in that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from reflexarc.safety.braking import (
+    approach_factor,
+    peak_speed,
+    stop_ticks,
+    stop_time,
+    stop_velocity,
+)
+from reflexarc.safety.kinematics import TcpView
+from reflexarc.safety.limits import Limits
+from reflexarc.wire.messages import F64, Intervention
+
+# A limit exceeded by less than this fraction is enforced but not reported: it is rounding, not a decision.
+REPORT_FRACTION = 1e-4
+# Halvings between the stop and a refused proposal. 2^-6 of the step in velocity is lost at worst.
+BISECTIONS = 6
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """Where the arm should be at this tick, (n,) rad, and how it moves there, (n,) rad/s."""
+
+    position: F64
+    velocity: F64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Path:
+    """One tick at a velocity and the stop that follows, as a straight joint-space line.
+
+    velocity: (n,) rad/s. ticks, time: see `braking`. rate: (3,) m/s of the TCP at the start. bend: m/s².
+    """
+
+    velocity: F64
+    ticks: float
+    time: float
+    rate: F64
+    bend: float
+
+
+class Motion:
+    """Limits motion for one robot. Stateless; `bend` is `Kinematics.bend`."""
+
+    def __init__(self, limits: Limits, bend: F64) -> None:
+        self._limits = limits
+        self._bend = bend
+
+    def step(
+        self, position: F64, velocity: F64, view: TcpView, target: Target, scale: float
+    ) -> tuple[F64, list[Intervention]]:
+        """Velocity (n,) of the next tick, and what had to be limited.
+
+        position, velocity: (n,) the commanded state. view: the TCP at `position`. scale: 1, or less to go slower.
+        """
+        found: list[Intervention] = []
+        wanted = self._approach(position, target)
+        wanted = self._limit_velocity(wanted, scale, found)
+        wanted = self._limit_tcp_speed(wanted, view, scale, found)
+        wanted = self._keep_in_box(wanted, view, found)
+        reached = self._limit_acceleration(velocity, wanted, found)
+        return self._accept(position, velocity, reached, view, found), found
+
+    def stop(self, velocity: F64) -> F64:
+        """Velocity (n,) of the next tick of the stop from `velocity`."""
+        return stop_velocity(velocity, self._limits.acceleration_step)
+
+    def _approach(self, position: F64, target: Target) -> F64:
+        """The velocity that reaches the moving target at once if near, else as fast as can be braked."""
+        limits = self._limits
+        error = target.position - position - target.velocity * limits.dt
+        steps = float(np.max(np.abs(error) / limits.acceleration_step)) / limits.dt
+        return target.velocity + error * (approach_factor(steps) / limits.dt)
+
+    def _limit_velocity(self, wanted: F64, scale: float, found: list[Intervention]) -> F64:
+        ratios = np.abs(wanted) / self._limits.velocity
+        worst = int(np.argmax(ratios))
+        over = float(ratios[worst]) / scale
+        if over <= 1:
+            return wanted
+        limited = wanted / over
+        if over > 1 + REPORT_FRACTION:
+            found.append(
+                _intervention("joint_velocity", self._limits.names[worst], wanted[worst], limited[worst])
+            )
+        return limited
+
+    def _limit_tcp_speed(self, wanted: F64, view: TcpView, scale: float, found: list[Intervention]) -> F64:
+        limit = self._limits.tcp_speed * scale
+        peak = self._peak(self._path(wanted, view))
+        if peak <= limit:
+            return wanted
+        # Scaling a velocity down scales its rate with it, and the bend faster still: the result is legal.
+        if peak > limit * (1 + REPORT_FRACTION):
+            found.append(_intervention("tcp_speed", "tcp", peak, limit))
+        return wanted * (limit / peak)
+
+    def _keep_in_box(self, wanted: F64, view: TcpView, found: list[Intervention]) -> F64:
+        """Takes away the part of the motion that leads out of the box; the rest slides along the wall."""
+        limits = self._limits
+        path = self._path(wanted, view)
+        low, high = self._room(view, path)
+        if bool(np.all((path.rate >= low) & (path.rate <= high))):
+            return wanted
+        result = wanted
+        for axis in np.flatnonzero((path.rate < low) | (path.rate > high)):
+            row = view.jacobian[axis]
+            rate = float(row @ result)
+            allowed = min(max(rate, float(low[axis])), float(high[axis]))
+            gain = float(row @ row)
+            if allowed == rate or gain < 1e-6:
+                continue
+            result = result + row * ((allowed - rate) / gain)
+            if abs(rate - allowed) > REPORT_FRACTION * limits.tcp_speed:
+                wall = "upper" if rate > allowed else "lower"
+                margin = _wall_margin(limits, view.point, int(axis), wall)
+                found.append(_intervention("workspace", f"{'xyz'[axis]} {wall}", rate, allowed, margin))
+        return result
+
+    def _limit_acceleration(self, velocity: F64, wanted: F64, found: list[Intervention]) -> F64:
+        change = wanted - velocity
+        ratios = np.abs(change) / self._limits.acceleration_step
+        worst = int(np.argmax(ratios))
+        over = float(ratios[worst])
+        if over <= 1:
+            return wanted
+        if over > 1 + REPORT_FRACTION:
+            dt = self._limits.dt
+            asked = change[worst] / dt
+            found.append(_intervention("joint_acceleration", self._limits.names[worst], asked, asked / over))
+        return velocity + change / over
+
+    def _accept(
+        self, position: F64, velocity: F64, proposal: F64, view: TcpView, found: list[Intervention]
+    ) -> F64:
+        """The proposal if its stop is legal, else as much of it as is; at worst the stored stop."""
+        refusal = self._refusal(position, proposal, view)
+        if refusal is None:
+            return proposal
+        stopping = self.stop(velocity)
+        best, low, high = stopping, 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            candidate = stopping + middle * (proposal - stopping)
+            if self._refusal(position, candidate, view) is None:
+                best, low = candidate, middle
+            else:
+                high = middle
+        if float(np.max(np.abs(proposal - best) / self._limits.acceleration_step)) > REPORT_FRACTION:
+            found.append(refusal)
+        return best
+
+    def _refusal(self, position: F64, velocity: F64, view: TcpView) -> Intervention | None:
+        """Why one tick at `velocity` and the stop after it would leave a limit; None if they do not."""
+        limits = self._limits
+        path = self._path(velocity, view)
+        travel = velocity * path.time
+        over = np.maximum(
+            travel - np.maximum(limits.upper - position, 0),
+            np.minimum(limits.lower - position, 0) - travel,
+        )
+        worst = int(np.argmax(over))
+        if over[worst] > 0:
+            asked = float(position[worst] + travel[worst])
+            allowed = float(limits.upper[worst] if travel[worst] > 0 else limits.lower[worst])
+            return _intervention("joint_position", limits.names[worst], asked, allowed)
+        low, high = self._room(view, path)
+        for axis in range(3):
+            if not low[axis] <= path.rate[axis] <= high[axis]:
+                wall = "upper" if path.rate[axis] > high[axis] else "lower"
+                margin = _wall_margin(limits, view.point, axis, wall)
+                allowed = min(max(float(path.rate[axis]), float(low[axis])), float(high[axis]))
+                return _intervention("workspace", f"{'xyz'[axis]} {wall}", path.rate[axis], allowed, margin)
+        peak = self._peak(path)
+        if peak > limits.tcp_speed:
+            return _intervention("tcp_speed", "tcp", peak, limits.tcp_speed)
+        return None
+
+    def _path(self, velocity: F64, view: TcpView) -> Path:
+        magnitude = np.abs(velocity)
+        ticks = stop_ticks(velocity, self._limits.acceleration_step)
+        return Path(
+            velocity=velocity,
+            ticks=ticks,
+            time=stop_time(ticks, self._limits.dt),
+            rate=view.jacobian @ velocity,
+            bend=float(magnitude @ self._bend @ magnitude),
+        )
+
+    def _peak(self, path: Path) -> float:
+        speed = float(np.sqrt(path.rate @ path.rate))
+        return peak_speed(speed, path.bend, path.ticks, self._limits.dt)
+
+    def _room(self, view: TcpView, path: Path) -> tuple[F64, F64]:
+        """Bounds (3,), (3,) m/s of the TCP's rate for which one tick and the stop stay in the box.
+
+        Along the path the TCP is at most `bend·s²/2` from the straight line `point + s·rate`, and that bound is
+        convex in s, so its end decides. A point already outside has room 0: it may only come back.
+        """
+        slack = path.bend * path.time / 2
+        high = np.maximum(self._limits.box_upper - view.point, 0) / path.time - slack
+        low = slack - np.maximum(view.point - self._limits.box_lower, 0) / path.time
+        return low, high
+
+
+def _wall_margin(limits: Limits, point: F64, axis: int, wall: str) -> float:
+    if wall == "upper":
+        return float(limits.box_upper[axis] - point[axis])
+    return float(point[axis] - limits.box_lower[axis])
+
+
+def _intervention(rule: str, field: str, asked: float, allowed: float, margin: float = 0.0) -> Intervention:
+    return Intervention(
+        rule=rule, field=field, asked=float(asked), allowed=float(allowed), margin=float(margin)
+    )
