@@ -17,11 +17,11 @@ JPEG_QUALITY = 95
 
 def encode_image(
     image: NDArray[np.uint8],
+    encoding: ImageEncoding = "raw",
     *,
     camera: str,
     seq: int,
     t_capture_ns: int,
-    encoding: ImageEncoding = "raw",
     clock: str = "monotonic",
 ) -> CameraFrame:
     """A frame of `image` (H, W, 3) uint8 RGB; raises WireError naming the shape or dtype that is wrong."""
