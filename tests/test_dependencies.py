@@ -1,0 +1,79 @@
+"""What is declared, locked, explained and imported is one and the same list."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_layering import TORCH_FREE, imports_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements" / "lock.txt").read_text()
+FOLDERS = (*TORCH_FREE, "sim", "datasets", "vla", "reflexarc")
+
+
+def names(requirements: list[str]) -> set[str]:
+    """Normalised distribution names, without our own extras."""
+    found = {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", each)[0]).lower() for each in requirements}
+    return found - {"reflexarc"}
+
+
+BASE = names(PROJECT["dependencies"])
+DECLARED = {"": BASE, **{extra: names(each) for extra, each in PROJECT["optional-dependencies"].items()}}
+ALL = set().union(*DECLARED.values())
+
+
+def third_party(folder: str, *, deferred: bool) -> dict[str, str]:
+    """`{distribution: an import of it}` in a folder; imports inside functions only if `deferred`."""
+    places = importlib.metadata.packages_distributions()
+    found = {}
+    for each in imports_of(folder):
+        top = each.name.split(".")[0]
+        if top in sys.stdlib_module_names or top == "reflexarc" or (each.deferred and not deferred):
+            continue
+        owners = {re.sub(r"[-_.]+", "-", owner).lower() for owner in places.get(top, [top])}
+        found[min(owners & ALL, default=min(owners))] = str(each)
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_import_is_declared(folder: str) -> None:
+    undeclared = {
+        name: place for name, place in third_party(folder, deferred=True).items() if name not in ALL
+    }
+    assert not undeclared
+
+
+@pytest.mark.parametrize("folder", TORCH_FREE)
+def test_a_robots_computer_needs_no_extra(folder: str) -> None:
+    extra = {name: place for name, place in third_party(folder, deferred=False).items() if name not in BASE}
+    assert not extra
+
+
+def test_every_dependency_is_explained_once_under_its_extra() -> None:
+    explained: dict[str, set[str]] = {}
+    extra = None
+    for line in (ROOT / "docs" / "dependencies.md").read_text().splitlines():
+        if line.startswith("## "):
+            label = re.match(r"## `\[(\w+)\]`", line)
+            extra = label[1] if label else ""
+        row = re.match(r"\| `([\w-]+)` \| \S.{9,}", line)
+        if row and extra is not None:
+            assert row[1] not in explained.setdefault(extra, set())
+            explained[extra].add(row[1])
+    assert explained == {extra: found for extra, found in DECLARED.items() if extra != "all"}
+
+
+def test_lock_pins_every_dependency_with_hashes_and_names_no_registry() -> None:
+    pinned = set(re.findall(r"^([a-z0-9-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", LOCK, re.MULTILINE))
+    assert set(re.findall(r"^[^\s#]+", LOCK, re.MULTILINE)) == set(
+        re.findall(r"^[a-z0-9.-]+==\S+(?= \\$)", LOCK, re.MULTILINE)
+    )
+    assert pinned >= ALL
+    assert "://" not in LOCK
+    assert not re.search(r"^\s*--(?!hash)", LOCK, re.MULTILINE)
