@@ -39,7 +39,6 @@ class ArmSensors:
         # What hangs below the sensor; its weight is taken out, as a real sensor's is once the load is known.
         self._bodies = [] if hand < 0 else _descendants(model, int(hand))
         self._mass = model.body_mass[self._bodies]
-        self._gravcomp = model.body_gravcomp[self._bodies]
         self._gravity = np.array(model.opt.gravity)
 
     def read(self, t_ns: int) -> Measured:
@@ -65,8 +64,7 @@ class ArmSensors:
         sensor_to_world = data.site_xmat[self._site].reshape(3, 3)
         held_force = sensor_to_world @ data.sensordata[self._adr[0] : self._adr[0] + 3]
         held_torque = sensor_to_world @ data.sensordata[self._adr[1] : self._adr[1] + 3]
-        # MuJoCo's gravity compensation acts as an outside force on each body: the sensor then feels no weight of it.
-        weights = (self._mass * (1.0 - self._gravcomp))[:, None] * self._gravity
+        weights = self._mass[:, None] * self._gravity
         arms = data.xipos[self._bodies] - data.site_xpos[self._site]
         force = -held_force - weights.sum(axis=0)
         torque = -held_torque - np.cross(arms, weights).sum(axis=0)
