@@ -6,10 +6,13 @@ skipped, never made up for by a burst.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import numpy as np
+
+from reflexarc.configs.errors import WireError
 
 
 def monotonic_ns() -> int:
@@ -42,33 +45,44 @@ class Rate:
 class Histogram:
     """Durations in log-spaced bins from 1 µs to 100 s, 40 to a decade: constant memory, 6% resolution."""
 
-    _PER_DECADE = 40
-    _BINS = 8 * _PER_DECADE
+    PER_DECADE = 40
+    BINS = 8 * PER_DECADE + 1
+    """The first bin holds all up to 1 µs, the last all above 94 s."""
 
     def __init__(self, late_ns: int = 0) -> None:
         """`late_ns`: durations above this are counted in `late` (0: none are)."""
         self.late_ns = late_ns
-        self.counts = np.zeros(self._BINS + 1, dtype=np.int64)
+        self.counts = np.zeros(self.BINS, dtype=np.int64)
         self.total = 0
         self.late = 0
         self.max_ns = 0
 
     def add(self, duration_ns: int) -> None:
-        """Count one duration, ns."""
-        micros = duration_ns * 1e-3
-        index = 0 if micros <= 1.0 else min(self._BINS, int(np.log10(micros) * self._PER_DECADE) + 1)
+        """Count one duration, ns; a negative one counts as the shortest."""
+        index = 0
+        if duration_ns > 1000:
+            index = min(self.BINS - 1, int(math.log10(duration_ns * 1e-3) * self.PER_DECADE) + 1)
         self.counts[index] += 1
         self.total += 1
         self.max_ns = max(self.max_ns, duration_ns)
         if self.late_ns and duration_ns > self.late_ns:
             self.late += 1
 
+    def merge(self, other: Histogram) -> None:
+        """Count all that `other` counted too, its late ones by its own limit."""
+        self.counts += other.counts
+        self.total += other.total
+        self.late += other.late
+        self.max_ns = max(self.max_ns, other.max_ns)
+
     def percentile_ns(self, percent: float) -> float:
-        """Upper edge of the bin that holds this percentile, ns; 0 if nothing was counted."""
+        """Upper edge of the bin that holds this percentile, at most the longest seen, ns; 0 if none was counted."""
         if self.total == 0:
             return 0.0
         index = int(np.searchsorted(np.cumsum(self.counts), percent / 100 * self.total))
-        return min(float(10 ** (index / self._PER_DECADE) * 1e3), float(self.max_ns))
+        if index >= self.BINS - 1:
+            return float(self.max_ns)
+        return min(float(10 ** (index / self.PER_DECADE) * 1e3), float(self.max_ns))
 
     def summary(self) -> dict[str, Any]:
         """`{count, late, p50_us, p99_us, max_us}`."""
@@ -79,3 +93,23 @@ class Histogram:
             "p99_us": self.percentile_ns(99) * 1e-3,
             "max_us": self.max_ns * 1e-3,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON: the counts by bin index (empty bins left out) and the four totals."""
+        filled = {str(index): int(self.counts[index]) for index in np.flatnonzero(self.counts)}
+        return {"late_ns": self.late_ns, "late": self.late, "max_ns": self.max_ns, "counts": filled}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Histogram:
+        """What `to_dict` wrote. Raises WireError if `data` is something else."""
+        try:
+            result = cls(int(data["late_ns"]))
+            result.late, result.max_ns = int(data["late"]), int(data["max_ns"])
+            for index, count in data["counts"].items():
+                if not 0 <= int(index) < cls.BINS or int(count) < 0:
+                    raise ValueError(f"bin {index} with count {count} is not one of {cls.BINS}")
+                result.counts[int(index)] = int(count)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WireError(f"not a histogram: {type(error).__name__} {error}") from error
+        result.total = int(result.counts.sum())
+        return result
