@@ -1,0 +1,54 @@
+"""Grasping from above, shared by all experts that hold something: approach, close, notice a miss, try again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from reflexarc.sim.experts.base import CLOSED, OPEN, Situation, Wish, approach
+from reflexarc.sim.tasks.base import F64
+
+WIDE = 0.85
+"""An opening from which to go down over a thing."""
+
+LET_GO = 0.9
+"""An opening at which a thing is surely free."""
+
+CLEAR = 0.08
+"""How far above a thing the fingers travel, m."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grasp:
+    """How to hold a thing of a given width. opening: the gripper's when it holds the thing."""
+
+    opening: float
+    slack: float = 0.06
+
+    def around(self, now: Situation) -> bool:
+        """The thing is between the fingers, held or not."""
+        offset = now.tcp - now.thing
+        return bool(np.linalg.norm(offset[:2]) < 0.015 and abs(offset[2]) < 0.014)
+
+    def holds(self, now: Situation) -> bool:
+        """The fingers are closed on the thing."""
+        return self.around(now) and abs(now.opening - self.opening) < self.slack
+
+    def pick(self, now: Situation) -> Wish:
+        """The way to a hold, from anywhere."""
+        offset = now.tcp - now.thing
+        arrived = bool(np.linalg.norm(offset[:2]) < 0.006 and abs(offset[2]) < 0.006)
+        missed = now.opening < self.opening - self.slack
+        closing = now.opening < WIDE and self.around(now)
+        if (arrived or closing) and not missed:
+            return Wish(now.tcp, CLOSED)
+        if now.opening < WIDE:
+            above = now.thing + (0.0, 0.0, CLEAR)
+            return Wish(approach(now.tcp, above, hover=0.02), OPEN)
+        return Wish(approach(now.tcp, now.thing, hover=CLEAR), OPEN)
+
+
+def carry(now: Situation, goal: F64, *, hover: float) -> F64:
+    """The TCP target that brings the held thing to `goal` from above, (3,) m."""
+    return approach(now.tcp, goal + (now.tcp - now.thing), hover=hover)
