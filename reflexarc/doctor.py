@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
@@ -69,7 +70,8 @@ def table(checks: list[Check]) -> Table:
     result = Table("check", "", "found", "what to do")
     for check in checks:
         colour = _COLOURS[check.status]
-        result.add_row(check.name, f"[{colour}]{check.status}[/{colour}]", check.found, check.cure)
+        status = f"[{colour}]{check.status}[/{colour}]"
+        result.add_row(check.name, status, escape(check.found), escape(check.cure))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -44,6 +45,7 @@ def write_json(path: Path | None, figures: Any) -> None:
         unfinished.write_text(json.dumps(figures, indent=2) + "\n")
         unfinished.rename(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise ConfigError(f"cannot write the figures to {path}: {error.strerror}") from error
     console.print(f"figures: {path}")
