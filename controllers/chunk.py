@@ -1,0 +1,159 @@
+"""From an action chunk to waypoints: what a chunk must be, and where its deltas lead.
+
+Deltas are composed onto what was *commanded* when the pictures were taken, so how long the model thought changes
+nothing of where the waypoints are, nor of when they are due. This file knows no robot and no clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.errors import ControlError, unknown
+from reflexarc.wire import geometry
+from reflexarc.wire.messages import F64, ActionChunk
+
+Space = Literal["tcp", "joint"]
+
+_POSE_DIMS = (("m", 3), ("rad", 3))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Anchor:
+    """What was commanded at `t_obs_ns`, and how it moved.
+
+    point: TCP position (3,) m in the base frame, or joint position (n,) rad. quat: (4,) TCP orientation (identity in
+    joint space). velocity: like point, per second. spin: (3,) rad/s, base frame.
+    """
+
+    t_obs_ns: int
+    point: F64
+    quat: F64
+    velocity: F64
+    spin: F64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Knots:
+    """Where a chunk leads: knot 0 is where it starts, knot k + 1 is the waypoint of action k.
+
+    Knot k is due at `start_ns + k · step_ns`. points: (H + 1, m). quats: (H + 1, 4). turns: (H, 3) rotation vectors
+    from knot to knot, base frame. velocity (m,), spin (3,): of the motion at knot 0. gripper: (H,) opening in step k.
+    """
+
+    start_ns: int
+    step_ns: int
+    points: F64
+    quats: F64
+    turns: F64
+    velocity: F64
+    spin: F64
+    gripper: F64
+
+    @property
+    def steps(self) -> int:
+        """Number of actions H."""
+        return len(self.turns)
+
+    @property
+    def end_ns(self) -> int:
+        """When the last waypoint is due."""
+        return self.due_ns(self.steps)
+
+    def due_ns(self, knot: int) -> int:
+        """When a knot is due."""
+        return self.start_ns + knot * self.step_ns
+
+    def first_after(self, t_ns: int) -> int:
+        """The first waypoint (1..H) due later than `t_ns`; H + 1 if there is none."""
+        return min(max((t_ns - self.start_ns) // self.step_ns + 1, 1), self.steps + 1)
+
+    def gripper_at(self, t_ns: int) -> float:
+        """The opening asked for at `t_ns`: action k's holds during step k, the last one's for ever."""
+        return float(self.gripper[min(max((t_ns - self.start_ns) // self.step_ns, 0), self.steps - 1)])
+
+
+def action_space(spec: ActionSpec, joints: int) -> Space:
+    """Whether `spec` is `[dx dy dz drx dry drz gripper]` in the base frame or `[n joints, gripper]`.
+
+    Raises ControlError naming what is supported: motion dimensions all delta or all absolute, gripper last, absolute.
+    """
+    motion, gripper = spec.dims[:-1], spec.dims[-1]
+    units = tuple((dim.frame, dim.unit) for dim in motion)
+    fits = gripper.unit == "opening" and not gripper.delta and len({dim.delta for dim in motion}) == 1
+    if fits and units == tuple(("base", unit) for unit, count in _POSE_DIMS for _ in range(count)):
+        return "tcp"
+    if fits and units == (("joint", "rad"),) * joints:
+        return "joint"
+    shape = f"{spec.id} = [{', '.join(dim.name for dim in spec.dims)}]"
+    known = ["3 m + 3 rad in the base frame + opening", f"{joints} joints in rad + opening"]
+    raise ControlError(
+        unknown("action space", shape, known)
+        + "; all motion delta or all absolute, gripper last and absolute"
+    )
+
+
+def refusal(chunk: ActionChunk, spec: ActionSpec) -> str:
+    """Why `chunk` cannot be executed under `spec`, naming the field and the value; empty if it can."""
+    if chunk.spec_id != spec.id:
+        return f"spec_id is {chunk.spec_id!r}, this controller executes {spec.id!r}"
+    if chunk.step_ns != spec.step_ns:
+        return f"step_ns is {chunk.step_ns}, {spec.id} has {spec.step_ns}"
+    expected = (spec.horizon, spec.size)
+    if chunk.actions.shape != expected:
+        return f"actions have shape {chunk.actions.shape}, {spec.id} has {expected}"
+    bad = np.argwhere(~np.isfinite(chunk.actions))
+    if len(bad):
+        k, d = (int(i) for i in bad[0])
+        return f"actions[{k}].{spec.dims[d].name} is {chunk.actions[k, d]}, it must be finite"
+    return ""
+
+
+def clip_to_bounds(actions: F64, spec: ActionSpec) -> tuple[F64, str]:
+    """`actions` (H, D) within the bounds of `spec`, and one line on the first value that was not (or "")."""
+    lower = np.array([dim.lower for dim in spec.dims])
+    upper = np.array([dim.upper for dim in spec.dims])
+    clipped = np.clip(actions, lower, upper)
+    beyond = np.argwhere(np.abs(clipped - actions) > 1e-6 * (upper - lower))
+    if not len(beyond):
+        return clipped, ""
+    k, d = (int(i) for i in beyond[0])
+    name, value = spec.dims[d].name, actions[k, d]
+    text = f"actions[{k}].{name} is {value:.6g}, outside [{lower[d]:.6g}, {upper[d]:.6g}]; clipped"
+    return clipped, text if len(beyond) == 1 else f"{text} (and {len(beyond) - 1} more)"
+
+
+def compose(actions: F64, spec: ActionSpec, space: Space, anchor: Anchor, start_ns: int) -> Knots:
+    """The waypoints of `actions` (H, D) from `anchor`, knot 0 being due at `start_ns`."""
+    motion, steps = actions[:, :-1], len(actions)
+    absolute = not spec.dims[0].delta
+    points: F64
+    if space == "joint":
+        points = motion if absolute else anchor.point + np.cumsum(motion, axis=0)
+        turns, quats = np.zeros((steps, 3)), np.tile(anchor.quat, (steps + 1, 1))
+    else:
+        points = motion[:, :3] if absolute else anchor.point + np.cumsum(motion[:, :3], axis=0)
+        turns, quats = _orientations(motion[:, 3:], absolute, anchor.quat)
+    return Knots(
+        start_ns=start_ns,
+        step_ns=spec.step_ns,
+        points=np.vstack([anchor.point, points]),
+        quats=quats,
+        turns=turns,
+        velocity=anchor.velocity,
+        spin=anchor.spin,
+        gripper=actions[:, -1],
+    )
+
+
+def _orientations(rotvecs: F64, absolute: bool, start: F64) -> tuple[F64, F64]:
+    """Turns (H, 3) and orientations (H + 1, 4): R_{k+1} = exp(dr)·R_k, or exp(r) where they are absolute."""
+    quats, turns = [start], []
+    for rotvec in rotvecs:
+        turn = geometry.difference(geometry.exp(rotvec), quats[-1]) if absolute else rotvec
+        turns.append(turn)
+        quats.append(geometry.multiply(geometry.exp(turn), quats[-1]))
+    return np.array(turns), np.array(quats)

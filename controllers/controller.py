@@ -1,0 +1,444 @@
+"""The controller: chunks in, setpoints out, at its own rate, with no socket, thread or clock of its own.
+
+Whoever runs it says what time it is: the real-time process by the host's monotonic clock, the lockstep session by
+simulated time. It never waits for a policy, and `tick` never raises: what is wrong is a status and an event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import time
+from collections import deque
+
+import numpy as np
+
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.controller import ControllerConfig
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.controllers.chunk import Anchor, Knots, action_space, clip_to_bounds, compose, refusal
+from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus
+from reflexarc.controllers.interpolate import Braking, CubicPath, LinearPath
+from reflexarc.controllers.path import NS, Blend, Path, Sample, Stop, settle
+from reflexarc.wire import geometry
+from reflexarc.wire.messages import (
+    F64,
+    ActionChunk,
+    CameraFrame,
+    Event,
+    Observation,
+    SafetyState,
+    Setpoint,
+    SetpointSource,
+    State,
+)
+
+FOLLOWING: frozenset[SafetyState] = frozenset({"active", "reduced", "hold", "recovery"})
+"""Host states in which setpoints are, or may soon be, followed."""
+STATES_KEPT = 512
+"""Ring of the host's states: 2.5 s at 200 Hz, far more than a picture's way from shutter to controller."""
+SENT_KEPT = 16
+"""Setpoints to compare the host's commands with: 160 ms at 100 Hz."""
+ASTRAY_RAD = 0.05
+"""A host whose command is further than this from every recent setpoint does not follow: go on from where it is."""
+RESUME_S = 0.2
+"""Time over which the path is taken up again from there."""
+LONGEST_PERIOD = 5
+"""Ticks; after a longer pause the motion of one tick is not stretched over it."""
+
+
+class TickStatus(enum.Enum):
+    """How one tick went."""
+
+    WAITING = "waiting"  # no state of the robot yet: nothing is sent
+    STOPPED = "stopped"  # the host follows nobody: its own command is sent back
+    TRACKING = "tracking"
+    BRAKING = "braking"  # the chunk has run out
+    HOLDING = "holding"
+    IK_LIMITED = "ik_limited"  # the target is missed by more than `ik.REACHED_M`
+    IK_FAILED = "ik_failed"
+
+
+class ChunkStatus(enum.Enum):
+    """What became of one chunk."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"  # does not fit the spec, or is not finite
+    STALE = "stale"  # all its waypoints are past
+    UNEXPECTED = "unexpected"  # answers no open request
+    IGNORED = "ignored"  # the robot host follows nobody
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Tick:
+    """What one tick gave. work_ns: how long it took by the process's own timer; never part of a message."""
+
+    status: TickStatus
+    setpoint: Setpoint | None
+    events: tuple[Event, ...]
+    work_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """An observation that waits for its answer."""
+
+    seq: int
+    asked_ns: int
+    anchor: Anchor
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """The chunk that is being executed."""
+
+    obs_seq: int
+    t_obs_ns: int
+    knots: Knots
+    source: SetpointSource
+
+
+class Controller:
+    """Composes chunks onto the commanded target, interpolates, solves the IK, tells when to look again.
+
+    cameras: whose pictures make an observation; none for a policy that sees the state only. clock: `"monotonic"` or
+    `"virtual"`, stamped on every message. Raises ControlError if `spec` is no action space of `robot`.
+    """
+
+    _plan: _Plan | None
+    _path: Path | None
+    _sent: deque[tuple[int, F64]]
+    _joints: F64
+    _last_due_ns: int
+    _arrived: bool
+    _underrun_told: bool
+    _gripper: float
+
+    def __init__(
+        self,
+        config: ControllerConfig,
+        robot: RobotConfig,
+        spec: ActionSpec,
+        cameras: tuple[str, ...],
+        clock: str,
+    ) -> None:
+        self._config = config
+        self._spec = spec
+        self._space = action_space(spec, len(robot.joints))
+        self._cameras = cameras
+        self._clock = clock
+        self._kinematics = ArmKinematics(robot, config)
+        self._on_arrival = spec.alignment == "on_arrival"
+        self._braking = Braking(
+            config.hold_deceleration, config.hold_deceleration / LEVER_M, self._on_arrival
+        )
+        self._blend_ns = round(config.blend_s / NS)
+        self._timeout_ns = round(config.policy_timeout_s / NS)
+        self._setpoint_seq = 0
+        self.reset("", "")
+
+    def reset(self, instruction: str, session: str) -> None:
+        """Begin an episode: forget states, pictures, chunks and requests; go on from the host's next state.
+
+        Setpoints keep counting: a robot host refuses a sequence that starts again.
+        """
+        self._instruction = instruction
+        self._session = session
+        self._states: deque[State] = deque(maxlen=STATES_KEPT)
+        self._frames: dict[str, CameraFrame] = {}
+        self._seen_ns = -1
+        self._obs_seq = 0
+        self._request: _Request | None = None
+        self._policy_lost = False
+        self._events: list[Event] = []
+        self._drop_plan()
+
+    def on_state(self, state: State) -> None:
+        """Take the host's latest state. One that is older than the last is dropped."""
+        if self._states and state.t_state_ns < self._states[-1].t_state_ns:
+            return
+        self._states.append(state)
+        if self._path is None or state.safety not in FOLLOWING:
+            self._hold_where_commanded(state)
+
+    def on_frame(self, frame: CameraFrame) -> None:
+        """Take a picture; of each camera the newest counts."""
+        last = self._frames.get(frame.camera)
+        if frame.camera in self._cameras and (last is None or frame.t_capture_ns > last.t_capture_ns):
+            self._frames[frame.camera] = frame
+
+    def observation(self, now_ns: int) -> Observation | None:
+        """What to ask the policy now, or None: no new pictures, a request is open, or no chunk is due yet."""
+        if self._request is not None or not self._states or self._states[-1].safety not in FOLLOWING:
+            return None
+        t_obs = self._new_pictures_ns()
+        if t_obs is None or not self._chunk_is_due(now_ns, t_obs):
+            return None
+        state = self._state_at(t_obs)
+        if state is None:
+            return None
+        observation = Observation(
+            t_ns=now_ns,
+            clock=self._clock,
+            seq=self._obs_seq,
+            t_obs_ns=t_obs,
+            state=state,
+            images={camera: self._frames[camera] for camera in self._cameras},
+            instruction=self._instruction,
+            session=self._session,
+        )
+        self._request = _Request(self._obs_seq, now_ns, self._anchor(state, t_obs))
+        self._obs_seq += 1
+        self._seen_ns = t_obs
+        return observation
+
+    def on_chunk(self, chunk: ActionChunk, now_ns: int) -> ChunkStatus:
+        """Take the policy's answer. Whatever is wrong with it is told by an event; the arm goes on as it was."""
+        request = self._request
+        if request is None or chunk.obs_seq != request.seq or chunk.session not in ("", self._session):
+            text = (
+                f"chunk for observation {chunk.obs_seq} of session {chunk.session!r} answers no open request"
+            )
+            self._tell(now_ns, "chunk_unexpected", text)
+            return ChunkStatus.UNEXPECTED
+        self._request = None
+        self._policy_is_back(now_ns)
+        reason = refusal(chunk, self._spec)
+        if not reason and chunk.t_obs_ns != request.anchor.t_obs_ns:
+            reason = f"t_obs_ns is {chunk.t_obs_ns}, observation {request.seq} has {request.anchor.t_obs_ns}"
+        if reason:
+            self._tell(now_ns, "chunk_rejected", f"chunk {chunk.obs_seq} of {chunk.model_id}: {reason}")
+            return ChunkStatus.REJECTED
+        if self._path is None or self._states[-1].safety not in FOLLOWING:
+            return ChunkStatus.IGNORED
+        return self._accept(chunk, request, now_ns)
+
+    def tick(self, now_ns: int) -> Tick:
+        """One setpoint, due one period from now."""
+        begun = time.perf_counter_ns()
+        self._forget_lost_request(now_ns)
+        if self._path is None:
+            status, setpoint = TickStatus.WAITING, None
+        elif self._states[-1].safety not in FOLLOWING:
+            status = TickStatus.STOPPED
+            setpoint = self._setpoint(now_ns, self._joints, np.zeros_like(self._joints))
+        else:
+            status, setpoint = self._move(now_ns)
+        events, self._events = tuple(self._events), []
+        return Tick(status, setpoint, events, time.perf_counter_ns() - begun)
+
+    # Moving
+
+    def _move(self, now_ns: int) -> tuple[TickStatus, Setpoint]:
+        self._catch_astray(now_ns)
+        due_ns = now_ns + self._config.tick_ns
+        assert self._path is not None
+        self._path = settle(self._path, due_ns)
+        self._tell_underrun(now_ns, due_ns)
+        period_ns = due_ns - self._last_due_ns if self._last_due_ns >= 0 else self._config.tick_ns
+        period_ns = min(max(period_ns, 1), LONGEST_PERIOD * self._config.tick_ns)
+        status, joints = self._joints_at(due_ns, period_ns * NS)
+        velocity = (joints - self._joints) / (period_ns * NS)
+        self._joints = joints
+        self._last_due_ns = due_ns
+        self._sent.append((due_ns, joints))
+        return status, self._setpoint(now_ns, joints, velocity)
+
+    def _joints_at(self, due_ns: int, period_s: float) -> tuple[TickStatus, F64]:
+        """Where the joints should be at `due_ns`, `period_s` after the last."""
+        assert self._path is not None
+        status = self._path_status(due_ns)
+        if status is TickStatus.HOLDING and self._arrived:
+            return status, self._joints
+        sample = self._path.sample(due_ns)
+        if self._space == "joint":
+            joints = self._kinematics.limit(sample.point, self._joints, period_s)
+            reached = bool(np.max(np.abs(joints - sample.point)) < 1e-9)
+            solution = IkStatus.REACHED if reached else IkStatus.LIMITED
+        else:
+            found = self._kinematics.solve(geometry.pose(sample.point, sample.quat), self._joints, period_s)
+            joints, solution = found.joint_position, found.status
+        self._arrived = status is TickStatus.HOLDING and solution is IkStatus.REACHED
+        if solution is IkStatus.FAILED:
+            return TickStatus.IK_FAILED, joints
+        return (status if solution is IkStatus.REACHED else TickStatus.IK_LIMITED), joints
+
+    def _path_status(self, due_ns: int) -> TickStatus:
+        assert self._path is not None
+        if due_ns >= self._path.rest_ns:
+            return TickStatus.HOLDING
+        ended = self._plan is None or due_ns > self._plan.knots.end_ns
+        return TickStatus.BRAKING if ended else TickStatus.TRACKING
+
+    def _setpoint(self, now_ns: int, joints: F64, velocity: F64) -> Setpoint:
+        due_ns = now_ns + self._config.tick_ns
+        plan = self._plan
+        if plan is not None:
+            self._gripper = plan.knots.gripper_at(due_ns)
+        live = plan is not None and due_ns <= plan.knots.end_ns
+        self._setpoint_seq += 1
+        return Setpoint(
+            t_ns=now_ns,
+            clock=self._clock,
+            seq=self._setpoint_seq,
+            t_due_ns=due_ns,
+            joint_position=joints,
+            joint_velocity=velocity,
+            gripper=self._gripper,
+            source=plan.source if plan is not None and live else "hold",
+            chunk_obs_seq=-1 if plan is None else plan.obs_seq,
+            chunk_age_ns=-1 if plan is None else now_ns - plan.t_obs_ns,
+        )
+
+    def _catch_astray(self, now_ns: int) -> None:
+        """If the host's command left our setpoints (safety limited it, or we were away), go on from its command."""
+        state = self._states[-1]
+        if len(self._sent) < SENT_KEPT or state.t_state_ns < self._sent[0][0]:
+            return
+        recent = np.array([joints for _, joints in self._sent])
+        distance = float(np.min(np.max(np.abs(recent - state.joint_position_commanded), axis=1)))
+        if distance <= ASTRAY_RAD:
+            return
+        assert self._path is not None
+        text = f"the host's command is {distance:.3f} rad from the nearest setpoint (limit {ASTRAY_RAD} rad)"
+        self._tell(now_ns, "reseed", f"{text}; going on from it")
+        self._path = Blend(self._commanded(state), self._path, now_ns, round(RESUME_S / NS))
+        self._start_from(state)
+
+    # Chunks
+
+    def _accept(self, chunk: ActionChunk, request: _Request, now_ns: int) -> ChunkStatus:
+        start_ns = now_ns if self._on_arrival else chunk.t_obs_ns
+        actions, text = clip_to_bounds(chunk.actions, self._spec)
+        if text:
+            self._tell(now_ns, "chunk_clipped", f"chunk {chunk.obs_seq} of {chunk.model_id}: {text}")
+        knots = compose(actions, self._spec, self._space, request.anchor, start_ns)
+        join_ns = max(now_ns, self._last_due_ns)
+        ahead = knots.first_after(now_ns)
+        if ahead > knots.steps:
+            late = (now_ns - knots.end_ns) * 1e-6
+            self._tell(
+                now_ns, "underrun", f"chunk {chunk.obs_seq} is wholly stale: it ended {late:.1f} ms ago"
+            )
+            return ChunkStatus.STALE
+        self._join(knots, ahead, join_ns)
+        self._plan = _Plan(chunk.obs_seq, chunk.t_obs_ns, knots, chunk.source)
+        self._underrun_told = self._on_arrival
+        self._arrived = False
+        return ChunkStatus.ACCEPTED
+
+    def _join(self, knots: Knots, ahead: int, join_ns: int) -> None:
+        """Lead the present path over into the one through `knots`, of which `ahead` is the first still to come.
+
+        The window is `blend_s`, or until that waypoint is due if that is later: what was missed while the model
+        thought is made up for over the time there is.
+        """
+        assert self._path is not None
+        kind = LinearPath if self._config.interpolation == "linear" else CubicPath
+        new = kind(knots, self._braking)
+        window_ns = max(self._blend_ns, knots.due_ns(ahead) - join_ns)
+        self._path = Blend(self._path.sample(join_ns), new, join_ns, window_ns)
+
+    def _anchor(self, state: State, t_obs_ns: int) -> Anchor:
+        """What was commanded in `state`, and how the path moved then."""
+        moving = self._path.sample(t_obs_ns) if self._path is not None else self._commanded(state)
+        if self._space == "joint":
+            point, quat = state.joint_position_commanded, moving.quat
+        else:
+            pose = state.pose_base_tcp_commanded
+            point, quat = pose[:3], geometry.normalize(pose[3:])
+        return Anchor(t_obs_ns, point, quat, moving.velocity, moving.spin)
+
+    def _drop_plan(self) -> None:
+        self._plan = None
+        self._path = None
+        self._sent = deque(maxlen=SENT_KEPT)
+        self._joints = np.empty(0)
+        self._gripper = 1.0
+        self._last_due_ns = -1
+        self._underrun_told = True
+        self._arrived = False
+
+    def _hold_where_commanded(self, state: State) -> None:
+        """Forget the plan; stand where the host's command stands."""
+        self._drop_plan()
+        self._request = None
+        still = self._commanded(state, at_rest=True)
+        self._path = Stop(
+            still, state.t_state_ns, self._braking.deceleration, self._braking.spin_deceleration
+        )
+        self._gripper = state.gripper_commanded
+        self._start_from(state)
+        self._arrived = True
+
+    def _start_from(self, state: State) -> None:
+        self._joints = state.joint_position_commanded.copy()
+        self._sent.clear()
+        self._arrived = False
+
+    def _commanded(self, state: State, at_rest: bool = False) -> Sample:
+        """The host's command as a sample of a path in the space of the chunks."""
+        joints, speeds = state.joint_position_commanded, state.joint_velocity_commanded
+        if at_rest:
+            speeds = np.zeros_like(speeds)
+        if self._space == "joint":
+            return Sample(joints.copy(), geometry.identity_pose()[3:], speeds.copy(), np.zeros(3))
+        pose, twist = self._kinematics.forward(joints), self._kinematics.twist(joints, speeds)
+        return Sample(pose[:3], pose[3:], twist[:3], twist[3:])
+
+    # When to look
+
+    def _new_pictures_ns(self) -> int | None:
+        """Capture time of the oldest picture of a set that is all new; without cameras, of the newest state."""
+        if not self._cameras:
+            newest = self._states[-1].t_state_ns
+            return newest if self._seen_ns < 0 or newest >= self._seen_ns + self._spec.step_ns else None
+        if len(self._frames) < len(self._cameras):
+            return None
+        oldest = min(frame.t_capture_ns for frame in self._frames.values())
+        return oldest if oldest > self._seen_ns else None
+
+    def _chunk_is_due(self, now_ns: int, t_obs_ns: int) -> bool:
+        """Whether enough of the present chunk has passed; one that started on arrival is played out first."""
+        if self._plan is None:
+            return True
+        knots = self._plan.knots
+        if self._on_arrival:
+            return t_obs_ns >= knots.end_ns
+        return now_ns >= knots.due_ns(min(self._config.execute_steps, knots.steps))
+
+    def _state_at(self, t_ns: int) -> State | None:
+        """The latest state at or before `t_ns`, if it is still kept."""
+        return next((state for state in reversed(self._states) if state.t_state_ns <= t_ns), None)
+
+    # Telling
+
+    def _forget_lost_request(self, now_ns: int) -> None:
+        request = self._request
+        if request is None or now_ns - request.asked_ns < self._timeout_ns:
+            return
+        self._request = None
+        if not self._policy_lost:
+            waited = (now_ns - request.asked_ns) * NS
+            text = f"the policy server has not answered observation {request.seq} for {waited:.1f} s; holding"
+            self._tell(now_ns, "peer_lost", text)
+        self._policy_lost = True
+
+    def _policy_is_back(self, now_ns: int) -> None:
+        if self._policy_lost:
+            self._policy_lost = False
+            self._tell(now_ns, "peer_back", "the policy server answers again")
+
+    def _tell_underrun(self, now_ns: int, due_ns: int) -> None:
+        plan = self._plan
+        if plan is None or self._underrun_told or due_ns <= plan.knots.end_ns:
+            return
+        self._underrun_told = True
+        self._tell(
+            now_ns,
+            "underrun",
+            f"chunk {plan.obs_seq} has run out and no newer one is here; braking to a hold",
+        )
+
+    def _tell(self, now_ns: int, kind: str, text: str) -> None:
+        self._events.append(Event(t_ns=now_ns, clock=self._clock, kind=kind, source="controller", text=text))

@@ -1,0 +1,130 @@
+"""Between waypoints: straight lines, cubics with continuous velocity, or jerk-limited motion (Ruckig).
+
+Each is a `Path` through the knots of a chunk. After the last waypoint the motion of the last segment goes on and
+brakes to a hold, unless the chunk was slowing down or is to end at rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reflexarc.controllers.chunk import Knots
+from reflexarc.controllers.path import NS, Sample, Stop
+from reflexarc.wire import geometry
+from reflexarc.wire.messages import F64
+
+
+class Braking:
+    """How a path ends. deceleration: per s² of the point; spin_deceleration: rad/s²; rest: stop at the last one."""
+
+    __slots__ = ("deceleration", "rest", "spin_deceleration")
+
+    def __init__(self, deceleration: float, spin_deceleration: float, rest: bool = False) -> None:
+        self.deceleration = deceleration
+        self.spin_deceleration = spin_deceleration
+        self.rest = rest
+
+    def stop(self, start: Sample, start_ns: int) -> Stop:
+        """The stop from `start`."""
+        return Stop(start, start_ns, self.deceleration, self.spin_deceleration)
+
+
+class LinearPath:
+    """Straight from knot to knot at constant velocity, turning at constant angular velocity."""
+
+    def __init__(self, knots: Knots, braking: Braking) -> None:
+        self._knots = knots
+        step_s = knots.step_ns * NS
+        self._velocities = np.diff(knots.points, axis=0) / step_s
+        self._spins = knots.turns / step_s
+        still = np.zeros_like(self._velocities[-1]), np.zeros(3)
+        velocity, spin = still if braking.rest else (self._velocities[-1], self._spins[-1])
+        self._end = braking.stop(Sample(knots.points[-1], knots.quats[-1], velocity, spin), knots.end_ns)
+        self.rest_ns = self._end.rest_ns
+
+    def sample(self, t_ns: int) -> Sample:
+        """The target at `t_ns`."""
+        knots = self._knots
+        if t_ns >= knots.end_ns:
+            return self._end.sample(t_ns)
+        k, passed_ns = divmod(max(t_ns - knots.start_ns, 0), knots.step_ns)
+        passed = passed_ns * NS
+        turn = geometry.exp(passed * self._spins[k])
+        return Sample(
+            knots.points[k] + passed * self._velocities[k],
+            geometry.multiply(turn, knots.quats[k]),
+            self._velocities[k],
+            self._spins[k],
+        )
+
+
+class CubicPath:
+    """A cubic Hermite spline through the knots: continuous velocity, and no overshoot between knots.
+
+    Knot velocities are the harmonic means of Fritsch and Butland (1984): zero where a dimension turns round or rests.
+    Orientation: in segment k the rotation vector from knot k is a cubic whose end rates are the knots' angular
+    velocities, taken through the Jacobian of SO(3), so angular velocity is continuous too.
+    """
+
+    def __init__(self, knots: Knots, braking: Braking) -> None:
+        self._knots = knots
+        self._points = knots.points
+        size = knots.points.shape[1]
+        rates = knot_rates(knots, braking.rest)
+        self._velocities, self._spins = rates[:, :size], rates[:, size:]
+        self._turning = bool(np.any(knots.turns) or np.any(knots.spin))
+        end = Sample(knots.points[-1], knots.quats[-1], self._velocities[-1], self._spins[-1])
+        self._end = braking.stop(end, knots.end_ns)
+        self.rest_ns = self._end.rest_ns
+
+    def sample(self, t_ns: int) -> Sample:
+        """The target at `t_ns`."""
+        knots = self._knots
+        if t_ns >= knots.end_ns:
+            return self._end.sample(t_ns)
+        k, passed_ns = divmod(max(t_ns - knots.start_ns, 0), knots.step_ns)
+        u, h = passed_ns / knots.step_ns, knots.step_ns * NS
+        offset, velocity = _hermite(
+            u, h, self._points[k + 1] - self._points[k], self._velocities[k], self._velocities[k + 1]
+        )
+        quat, spin = knots.quats[k], self._spins[k]
+        if self._turning:
+            turn = knots.turns[k]
+            last = geometry.left_jacobian_inverse(turn, self._spins[k + 1])
+            rotvec, rate = _hermite(u, h, turn, self._spins[k], last)
+            quat = geometry.multiply(geometry.exp(rotvec), quat)
+            spin = geometry.left_jacobian(rotvec, rate)
+        return Sample(self._points[k] + offset, quat, velocity, spin)
+
+
+def knot_rates(knots: Knots, rest: bool) -> F64:
+    """Velocity and spin (H + 1, m + 3) at each knot; `rest`: zero at the last."""
+    h = knots.step_ns * NS
+    slopes = np.hstack([np.diff(knots.points, axis=0), knots.turns]) / h
+    start = np.concatenate([knots.velocity, knots.spin])
+    before = slopes[-2] if len(slopes) > 1 else start
+    end = np.zeros_like(start) if rest else _last_rate(before, slopes[-1])
+    return np.vstack([start, _harmonic(slopes[:-1], slopes[1:]), end])
+
+
+def _last_rate(before: F64, last: F64) -> F64:
+    """The rate at the last knot, as if the next segment went on as the last two do, but no faster.
+
+    A steady motion keeps its velocity; one that halves at each step is already slower there.
+    """
+    slowing = np.where(before * last > 0.0, last / np.where(before == 0.0, 1.0, before), 1.0)
+    return _harmonic(last, last * np.minimum(slowing, 1.0))
+
+
+def _harmonic(a: F64, b: F64) -> F64:
+    """The harmonic mean of two slopes, per element; zero where they differ in sign or one is zero."""
+    product = a * b
+    return np.where(product > 0.0, 2.0 * product / np.where(a + b == 0.0, 1.0, a + b), 0.0)
+
+
+def _hermite(u: float, h: float, step: F64, first: F64, last: F64) -> tuple[F64, F64]:
+    """Offset and rate at share `u` of a segment of `h` s that moves by `step`, with rates `first` and `last`."""
+    v = u - 1.0
+    offset = u * u * (3.0 - 2.0 * u) * step + (h * u * v * v) * first + (h * u * u * v) * last
+    rate = (-6.0 * u * v / h) * step + (v * (3.0 * u - 1.0)) * first + (u * (3.0 * u - 2.0)) * last
+    return offset, rate
