@@ -10,6 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import mujoco
 import numpy as np
 
 from reflexarc.configs.action import tcp_delta_spec
@@ -27,6 +28,9 @@ TRAVEL_SPEED = 0.28
 
 APPROACH = 0.5
 """Near a goal each step covers this share of what is left."""
+
+SPEED_UP = 0.01
+"""A step may be this much longer than the one before, m: 1 m/s², which the arm's joints can follow."""
 
 SNAP = 0.002
 """What is left is covered at once below this, m."""
@@ -96,9 +100,11 @@ class Expert(ABC):
         situation = self.look(np.array(commanded[:3]), float(state.gripper))
         turn = difference(self.world.hand.down, commanded[3:])
         actions = np.zeros((HORIZON, 7))
+        last = self._speed() * STEP_S
         for action in actions:
             wish = self.wish(situation)
-            move = limited(wish.target - situation.tcp, wish.speed * STEP_S)
+            move = limited(wish.target - situation.tcp, min(wish.speed * STEP_S, last + SPEED_UP))
+            last = float(np.linalg.norm(move))
             action[:3] = move
             action[3:6] = _limited_turn(turn)
             action[6] = wish.gripper
@@ -119,6 +125,14 @@ class Expert(ABC):
             source="expert",
             session=observation.session,
         )
+
+    def _speed(self) -> float:
+        """Of the TCP now, m/s."""
+        twist = np.zeros(6)
+        site = self.world.model.site(self.world.robot.tcp_site).id
+        kind = mujoco.mjtObj.mjOBJ_SITE
+        mujoco.mj_objectVelocity(self.world.model, self.world.data, kind, site, twist, 0)
+        return float(np.linalg.norm(twist[3:]))
 
     @abstractmethod
     def look(self, tcp: F64, opening: float) -> Situation:
