@@ -14,7 +14,7 @@ from reflexarc.configs.robot import RobotConfig
 from reflexarc.sim.arm import ArmIndex, load_arm_spec
 from reflexarc.sim.hand import arm_geoms, measure_hand, put_home
 from reflexarc.sim.render import SceneRenderer
-from reflexarc.sim.scenes import FRONT_CAMERA, add_table
+from reflexarc.sim.scenes import FRONT_CAMERA, add_table, set_arm_bits
 from reflexarc.sim.tasks import HOLD_S, Goal, Hand, get_task
 from reflexarc.wire.images import encode_image
 from reflexarc.wire.messages import CameraFrame, ImageEncoding, SimInitial, SimTruth
@@ -135,6 +135,7 @@ def scene_text(task: str, robot: RobotConfig) -> str:
     """The MJCF text of an arm with a task's scene."""
     spec = load_arm_spec(robot)
     spec.modelname = f"{robot.name}-{task}"
+    set_arm_bits(spec)
     add_table(spec)
     get_task(task)().build(spec)
     spec.compile()

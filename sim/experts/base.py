@@ -46,11 +46,12 @@ OPEN, CLOSED = 1.0, 0.0
 class Situation:
     """What an expert looks at. Positions (3,) m, base frame.
 
-    tcp: commanded. opening: of the gripper, measured. thing: what to act on. place: where it should go. progress:
-    how far a button is pushed in or a drawer pulled out, m.
+    tcp: commanded. hand: the TCP, measured. opening: of the gripper, measured. thing: what to act on. place: where it
+    should go. progress: how far a drawer is pulled out, m.
     """
 
     tcp: F64
+    hand: F64
     opening: float
     thing: F64
     place: F64
@@ -97,7 +98,8 @@ class Expert(ABC):
         """Roll the wishes out from the TCP pose that is commanded now."""
         state = observation.state
         commanded = state.pose_base_tcp_commanded
-        situation = self.look(np.array(commanded[:3]), float(state.gripper))
+        hand = np.array(state.pose_base_tcp[:3])
+        situation = self.look(np.array(commanded[:3]), hand, float(state.gripper))
         turn = difference(self.world.hand.down, commanded[3:])
         actions = np.zeros((HORIZON, 7))
         last = self._speed() * STEP_S
@@ -135,8 +137,8 @@ class Expert(ABC):
         return float(np.linalg.norm(twist[3:]))
 
     @abstractmethod
-    def look(self, tcp: F64, opening: float) -> Situation:
-        """The situation now, with the TCP commanded at `tcp` and the gripper at `opening`."""
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
+        """The situation now: TCP commanded and measured, (3,) m, and the gripper's opening."""
 
     @abstractmethod
     def wish(self, now: Situation) -> Wish:
@@ -145,7 +147,7 @@ class Expert(ABC):
     def advance(self, now: Situation, move: F64, gripper: float) -> Situation:
         """The situation expected one step later; by default only the hand has moved."""
         return dataclasses.replace(
-            now, tcp=now.tcp + move, opening=self.next_opening(now.opening, gripper)
+            now, tcp=now.tcp + move, hand=now.tcp + move, opening=self.next_opening(now.opening, gripper)
         )
 
     def next_opening(self, opening: float, gripper: float, lowest: float = 0.0) -> float:

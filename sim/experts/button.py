@@ -32,11 +32,11 @@ class ButtonExpert(Expert):
         assert isinstance(world.task, Button)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The cap's top, and where the TCP is when it is pressed."""
         top = self.task.focus(self.world.data, self.world.goal)[0]
         tip = np.array([0.0, 0.0, self.world.hand.tip_below_tcp])
-        return Situation(tcp, opening, top + tip, top + tip - (0.0, 0.0, PRESS))
+        return Situation(tcp, hand, opening, top + tip, top + tip - (0.0, 0.0, PRESS))
 
     def wish(self, now: Situation) -> Wish:
         """Go over it; press once the gripper is closed."""

@@ -28,11 +28,11 @@ class DrawerExpert(HoldingExpert):
         assert isinstance(world.task, Drawer)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The handle, where it should go, and how far the drawer is out."""
         handle, place = self.task.focus(self.world.data, self.world.goal)
         progress = self.task.opening(self.world.data, self.world.goal.target)
-        return Situation(tcp, opening, handle, place, progress)
+        return Situation(tcp, hand, opening, handle, place, progress)
 
     def advance(self, now: Situation, move: F64, gripper: float) -> Situation:
         """A held drawer comes along."""

@@ -21,25 +21,28 @@ CLEAR = 0.08
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grasp:
-    """How to hold a thing of a given width. opening: the gripper's when it holds the thing."""
+    """How to hold a thing of a given width. opening: the gripper's when it holds the thing.
+
+    tighter, wider: openings this much off it still count as a hold."""
 
     opening: float
-    slack: float = 0.06
+    tighter: float = 0.07
+    wider: float = 0.03
 
     def around(self, now: Situation) -> bool:
         """The thing is between the fingers, held or not."""
-        offset = now.tcp - now.thing
-        return bool(np.linalg.norm(offset[:2]) < 0.015 and abs(offset[2]) < 0.014)
+        offset = now.hand - now.thing
+        return bool(np.linalg.norm(offset[:2]) < 0.015 and abs(offset[2]) < 0.016)
 
     def holds(self, now: Situation) -> bool:
         """The fingers are closed on the thing."""
-        return self.around(now) and abs(now.opening - self.opening) < self.slack
+        return self.around(now) and -self.tighter < now.opening - self.opening < self.wider
 
     def pick(self, now: Situation) -> Wish:
         """The way to a hold, from anywhere."""
-        offset = now.tcp - now.thing
+        offset = now.hand - now.thing
         arrived = bool(np.linalg.norm(offset[:2]) < 0.006 and abs(offset[2]) < 0.006)
-        missed = now.opening < self.opening - self.slack
+        missed = now.opening < self.opening - self.tighter
         closing = now.opening < WIDE and self.around(now)
         if (arrived or closing) and not missed:
             return Wish(now.tcp, CLOSED)

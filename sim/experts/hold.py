@@ -30,6 +30,7 @@ class HoldingExpert(Expert):
         return dataclasses.replace(
             now,
             tcp=now.tcp + move,
+            hand=now.tcp + move,
             opening=self.next_opening(now.opening, gripper, min(lowest, now.opening)),
             thing=now.thing + move if held else now.thing,
         )

@@ -28,10 +28,10 @@ class LiftExpert(HoldingExpert):
         assert isinstance(world.task, Lift)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The block."""
         block = self.task.position(self.world.data, self.world.goal.target)
-        return Situation(tcp, opening, block, block)
+        return Situation(tcp, hand, opening, block, block)
 
     def wish(self, now: Situation) -> Wish:
         """Raise it if it is held, else take it."""

@@ -34,10 +34,10 @@ class PlaceExpert(HoldingExpert):
         assert isinstance(world.task, Place)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The block and where to let it go."""
         block, place = self.task.focus(self.world.data, self.world.goal)
-        return Situation(tcp, opening, block, place + (0.0, 0.0, DROP_HEIGHT))
+        return Situation(tcp, hand, opening, block, place + (0.0, 0.0, DROP_HEIGHT))
 
     def wish(self, now: Situation) -> Wish:
         """Take it, carry it, let go, withdraw: whichever is next."""

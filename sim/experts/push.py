@@ -32,10 +32,10 @@ class PushExpert(Expert):
         assert isinstance(world.task, Push)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The block and the place past the line."""
         block, place = self.task.focus(self.world.data, self.world.goal)
-        return Situation(tcp, opening, block, place)
+        return Situation(tcp, hand, opening, block, place)
 
     def wish(self, now: Situation) -> Wish:
         """Push from beside the block; else get there, from above."""

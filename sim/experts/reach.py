@@ -21,10 +21,10 @@ class ReachExpert(Expert):
         assert isinstance(world.task, Reach)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The block and the point above it."""
         block, point = self.task.focus(self.world.data, self.world.goal)
-        return Situation(tcp, opening, block, point)
+        return Situation(tcp, hand, opening, block, point)
 
     def wish(self, now: Situation) -> Wish:
         """Go there, gripper open."""

@@ -32,10 +32,10 @@ class StackExpert(HoldingExpert):
         assert isinstance(world.task, Stack)
         self.task = world.task
 
-    def look(self, tcp: F64, opening: float) -> Situation:
+    def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The cube and where its centre should be when it is let go."""
         cube, top = self.task.focus(self.world.data, self.world.goal)
-        return Situation(tcp, opening, cube, top + (0.0, 0.0, GAP))
+        return Situation(tcp, hand, opening, cube, top + (0.0, 0.0, GAP))
 
     def wish(self, now: Situation) -> Wish:
         """Take it, carry it, let go, withdraw: whichever is next."""

@@ -6,6 +6,7 @@ A scene is one fixed physical model for each task. Seeds differ only in free joi
 from reflexarc.sim.scenes.bins import BIN_HALF_WIDTH, add_bin
 from reflexarc.sim.scenes.blocks import BLOCK_HALF, Shape, add_block, place_block
 from reflexarc.sim.scenes.buttons import BUTTON_THRESHOLD, add_button
+from reflexarc.sim.scenes.collide import set_arm_bits
 from reflexarc.sim.scenes.drawers import DRAWER_HANDLE_HEIGHT, add_cabinet
 from reflexarc.sim.scenes.layout import scatter
 from reflexarc.sim.scenes.palette import COLORS, paint
@@ -28,4 +29,5 @@ __all__ = [
     "paint",
     "place_block",
     "scatter",
+    "set_arm_bits",
 ]
