@@ -19,7 +19,22 @@ from typing import Any
 from mcap.records import Channel, Metadata, Schema
 
 from reflexarc.configs.errors import LogError
-from reflexarc.wire.messages import WIRE_VERSION, CameraFrame, Message, State
+from reflexarc.wire.messages import (
+    WIRE_VERSION,
+    ActionChunk,
+    CameraFrame,
+    EpisodeStart,
+    EpisodeStop,
+    Event,
+    Message,
+    Observation,
+    SafetyReport,
+    Setpoint,
+    SimInitial,
+    SimSteps,
+    SimTruth,
+    State,
+)
 
 PROFILE = "reflexarc"
 LIBRARY = "reflexarc log 1"
@@ -33,19 +48,30 @@ EPISODE_RECORD = "reflexarc.episode"
 OUTCOME_RECORD = "reflexarc.outcome"
 """Name of the metadata record at the end; it is missing from an episode that was cut short."""
 
-TOPICS = (
-    "/state",
-    "/setpoint",
-    "/chunk",
-    "/observation",
-    "/safety",
-    "/event",
-    "/sim/initial",
-    "/sim/steps",
-    "/sim/truth",
-    "/episode",
-)
 CAMERA_PREFIX = "/camera/"
+
+_TOPIC_OF: dict[type[Message], str] = {
+    State: "/state",
+    Setpoint: "/setpoint",
+    ActionChunk: "/chunk",
+    Observation: "/observation",
+    SafetyReport: "/safety",
+    Event: "/event",
+    SimInitial: "/sim/initial",
+    SimSteps: "/sim/steps",
+    SimTruth: "/sim/truth",
+    EpisodeStart: "/episode",
+    EpisodeStop: "/episode",
+}
+
+TOPICS = tuple(dict.fromkeys(_TOPIC_OF.values()))
+
+
+def topic_of(message: Message) -> str | None:
+    """The topic a message is logged under; None for those that are not logged, such as heartbeats."""
+    if isinstance(message, CameraFrame):
+        return CAMERA_PREFIX + message.camera
+    return _TOPIC_OF.get(type(message))
 
 
 def content_time_ns(message: Message) -> int:

@@ -63,7 +63,6 @@ def write_rrd(reader: EpisodeReader, path: Path) -> None:
 
     def write(target: Path) -> None:
         recording = rr.RecordingStream("reflexarc", recording_id=reader.path.stem)
-        rr.set_log_tick_enabled(False, recording)
         rr.set_log_time_enabled(False, recording)
         recording.save(target, default_blueprint=_blueprint(reader))
         _Episode(reader, recording, min(starts)).send()

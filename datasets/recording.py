@@ -1,0 +1,209 @@
+"""From a stream of messages to one log an episode: what to keep, what to drop when the disk is slow, when to begin.
+
+No socket and no clock of its own: the recorder process feeds it. Between episodes the simulator's initial state and
+controls are held back, because an arm is reset shortly before its episode is announced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reflexarc.configs.errors import LogError, WireError
+from reflexarc.datasets.format import CAMERA_PREFIX, topic_of
+from reflexarc.datasets.writer import EpisodeWriter
+from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Message, SimInitial, SimSteps
+
+BACKLOG_MESSAGES = 20_000
+"""Half a minute of everything at 200 Hz, and below 500 MB of 96x96 pictures."""
+BACKLOG_IMAGES = 600
+PREROLL_MESSAGES = 6_000
+"""Half a minute of physics at 200 Hz between a reset and the start of its episode."""
+_ESSENTIAL = frozenset({"/setpoint", "/chunk", "/safety", "/event", "/episode", "/sim/initial"})
+
+Item = tuple[str, Message, int]
+"""(topic, message, when it was received in ns)."""
+
+
+class Backlog:
+    """A bounded queue between the receiving and the writing thread; never blocks the one that puts.
+
+    When it is full images are dropped first, then states and physics; commands, safety and events never are.
+    """
+
+    def __init__(self, messages: int = BACKLOG_MESSAGES, images: int = BACKLOG_IMAGES) -> None:
+        self._items: deque[Item] = deque()
+        self._ready = threading.Condition()
+        self._limits = messages, images
+        self._images = 0
+        self._drops: Counter[str] = Counter()
+
+    def put(self, topic: str, message: Message, received_ns: int) -> bool:
+        """Queue a message; False if it was dropped, which is counted."""
+        messages, images = self._limits
+        is_image = topic.startswith(CAMERA_PREFIX)
+        with self._ready:
+            if topic not in _ESSENTIAL and (
+                len(self._items) >= messages or (is_image and self._images >= images)
+            ):
+                self._drops[topic] += 1
+                return False
+            self._images += is_image
+            self._items.append((topic, message, received_ns))
+            self._ready.notify()
+        return True
+
+    def get(self, timeout_s: float) -> Item | None:
+        """The oldest message; None if there is none within the timeout."""
+        with self._ready:
+            if not self._items:
+                self._ready.wait(timeout_s)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._images -= item[0].startswith(CAMERA_PREFIX)
+            return item
+
+    def take_drops(self) -> dict[str, int]:
+        """Messages dropped by topic since this was last asked."""
+        with self._ready:
+            drops, self._drops = dict(self._drops), Counter()
+            return drops
+
+    def __len__(self) -> int:
+        with self._ready:
+            return len(self._items)
+
+
+class EpisodeRecorder:
+    """Writes `<folder>/<episode>.mcap` from each `EpisodeStart` to its `EpisodeStop`.
+
+    report: called with (kind, text, data) when something is worth an event. A file that cannot be written ends
+    that episode's recording, not the recorder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        report: Callable[[str, str, dict[str, str | float | int | bool]], None],
+        *,
+        fsync: bool = True,
+    ) -> None:
+        self._folder = folder
+        self._report = report
+        self._fsync = fsync
+        self._writer: EpisodeWriter | None = None
+        self._episode = ""
+        self._drops: Counter[str] = Counter()
+        self._preroll: deque[Item] = deque()
+
+    @property
+    def episode(self) -> str:
+        """Name of the episode being recorded; empty between episodes."""
+        return self._episode if self._writer is not None else ""
+
+    def handle(self, topic: str, message: Message, received_ns: int) -> None:
+        """Take one message."""
+        if isinstance(message, EpisodeStart):
+            self._begin(message, received_ns)
+        elif self._writer is None:
+            self._hold_back(topic, message, received_ns)
+        else:
+            self._write(topic, message, received_ns)
+            if isinstance(message, EpisodeStop) and message.episode == self._episode:
+                self._end(_as_object(message.outcome, "outcome"))
+
+    def count_drops(self, drops: dict[str, int]) -> None:
+        """Add to the episode's count of dropped messages, which stands in its outcome."""
+        self._drops.update(drops)
+
+    def sync_if_due(self) -> None:
+        """Sync the open log to disk if a second has passed; call it while no message arrives."""
+        self._guard(lambda writer: writer.sync_if_due())
+
+    def stop(self, reason: str) -> None:
+        """Close the open log, if there is one, as not finished."""
+        if self._writer is not None:
+            self._end({"error": reason})
+
+    def _begin(self, start: EpisodeStart, received_ns: int) -> None:
+        self.stop(f"episode {start.episode} began before this one was stopped")
+        metadata = _as_object(start.metadata, "metadata") | {
+            "episode": start.episode,
+            "instruction": start.instruction,
+            "session": start.session,
+        }
+        path = self._folder / f"{_file_name(start.episode)}.mcap"
+        self._drops.clear()
+        try:
+            self._writer = EpisodeWriter(path, metadata, fsync=self._fsync)
+        except LogError as error:
+            self._report("recorder_error", str(error), {"episode": start.episode})
+            return
+        self._episode = start.episode
+        topic = topic_of(start)
+        assert topic is not None
+        self._write(topic, start, received_ns)
+        for item in self._preroll:
+            self._write(*item)
+        self._preroll.clear()
+
+    def _hold_back(self, topic: str, message: Message, received_ns: int) -> None:
+        """Keep the physics since the last reset."""
+        if isinstance(message, SimInitial):
+            self._preroll.clear()
+        elif not (isinstance(message, SimSteps) and self._preroll):
+            return
+        self._preroll.append((topic, message, received_ns))
+        if len(self._preroll) > PREROLL_MESSAGES:
+            self._preroll.clear()
+            text = (
+                f"more than {PREROLL_MESSAGES} messages of physics before the episode: it cannot be replayed"
+            )
+            self._report("recorder_drop", text, {})
+
+    def _write(self, topic: str, message: Message, received_ns: int) -> None:
+        log_time = received_ns if message.clock == "monotonic" else None
+        self._guard(lambda writer: writer.write(topic, message, log_time))
+
+    def _end(self, outcome: dict[str, Any]) -> None:
+        outcome = outcome | {"dropped": dict(self._drops)}
+        self._guard(lambda writer: writer.close(outcome))
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            data: dict[str, str | float | int | bool] = {
+                "path": str(writer.path),
+                "messages": writer.message_count,
+                "dropped": sum(self._drops.values()),
+            }
+            self._report("recorded", f"{self._episode} is in {writer.path}", data)
+
+    def _guard(self, use: Callable[[EpisodeWriter], None]) -> None:
+        """Use the open writer; an error ends this episode's recording and is reported."""
+        if self._writer is None:
+            return
+        try:
+            use(self._writer)
+        except (LogError, WireError) as error:
+            self._writer.abandon()
+            self._writer = None
+            self._report("recorder_error", str(error), {"episode": self._episode})
+
+
+def _as_object(text: str, name: str) -> dict[str, Any]:
+    """JSON text as an object; whatever else it is stands under `name`, so that nothing is lost."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = text
+    return values if isinstance(values, dict) else {name: values}
+
+
+def _file_name(episode: str) -> str:
+    """The episode's name with everything that is not safe in a file name replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", episode).strip(".") or "episode"
