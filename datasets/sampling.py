@@ -2,7 +2,7 @@
 
 Row k stands at a capture time t_k of the first camera; it holds the latest images and state at or before t_k. Its
 action j is the motion of the *commanded* TCP pose over the policy step j after it, from t_k + j·step to
-t_k + (j+1)·step, with `R_next = exp(dr)·R`, base frame; the gripper is the opening commanded at the end of that step.
+t_k + (j+1)·step, with `R_next = exp(dr)·R`, base frame; the gripper is the opening asked for at the end of that step (a gripper takes time to get there).
 Those are the instants at which a controller plays the actions of a chunk that answers the observation of t_k.
 """
 
@@ -105,7 +105,7 @@ def sample_episode(
         pose_base_tcp=now.pose,
         pose_base_tcp_commanded=now.pose_commanded,
         wrench=now.wrench,
-        actions=_actions(table, place),
+        actions=_actions(table, place, _asked_gripper(columns["/setpoint"], edges[:, 1:], table, place)),
         mask=np.logical_and.accumulate(counts, axis=1),
         focus=_focus(columns["/sim/truth"], t_ns),
     )
@@ -142,7 +142,7 @@ def _columns(reader: EpisodeReader, cameras: Sequence[str]) -> dict[str, Column]
             raise LogError(f"{reader.path}: {unknown('camera', name, reader.cameras)}")
     if not reader.topics.get("/state"):
         raise LogError(f"{reader.path}: no /state in the log")
-    topics = ["/state", "/event", "/episode", "/sim/truth", *(CAMERA_PREFIX + name for name in cameras)]
+    topics = ["/state", "/setpoint", "/event", "/episode", "/sim/truth", *(CAMERA_PREFIX + name for name in cameras)]
     return reader.columns(topics)
 
 
@@ -178,8 +178,25 @@ def _state_table(
     return table, place.reshape(indexes.shape)
 
 
-def _actions(table: _StateTable, place: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Actions (T, H, 7) from the rows `place` (T, H+1) of the states at the edges of the steps.
+def _asked_gripper(
+    setpoints: Column, ends: NDArray[np.int64], table: _StateTable, place: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(T, H) opening asked for at the ends of the steps; what was commanded where no setpoint came before."""
+    rows = setpoints.latest(ends)
+    asked = np.array(
+        [
+            getattr(setpoints.message(index), "gripper", np.nan) if index >= 0 else np.nan
+            for index in np.unique(rows).tolist()
+        ]
+    )
+    values = asked[np.unique(rows, return_inverse=True)[1].reshape(rows.shape)]
+    return np.where(np.isnan(values), table.gripper_commanded[place[:, 1:]], values)
+
+
+def _actions(
+    table: _StateTable, place: NDArray[np.int64], gripper: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Actions (T, H, 7) from the rows `place` (T, H+1) of the states at the edges of the steps, and `gripper` (T, H).
 
     Neighbouring rows share their steps: each distinct one is computed once.
     """
@@ -189,7 +206,7 @@ def _actions(table: _StateTable, place: NDArray[np.int64]) -> NDArray[np.float64
         [delta_between(table.pose_commanded[a], table.pose_commanded[b]) for a, b in distinct.tolist()]
     )
     moved = motions[which].reshape(*pairs.shape[:2], 6)
-    return np.concatenate([moved, table.gripper_commanded[place[:, 1:], None]], axis=-1)
+    return np.concatenate([moved, gripper[..., None]], axis=-1)
 
 
 def _allowed(events: Column, edges: NDArray[np.int64], sources: Collection[str] | None) -> NDArray[np.bool_]:
