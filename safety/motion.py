@@ -26,6 +26,8 @@ from reflexarc.wire.messages import F64, Intervention
 REPORT_FRACTION = 1e-4
 # Halvings between the stop and a refused proposal. 2^-6 of the step in velocity is lost at worst.
 BISECTIONS = 6
+# m²/rad²: keeps the correction of joint rates at a wall finite where the arm is singular.
+SINGULAR_DAMPING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Motion:
         wanted = self._approach(position, target)
         wanted = self._limit_velocity(wanted, scale, found)
         wanted = self._limit_tcp_speed(wanted, view, scale, found)
+        wanted = self._keep_in_range(position, wanted, found)
         wanted = self._keep_in_box(wanted, view, found)
         reached = self._limit_acceleration(velocity, wanted, found)
         return self._accept(position, velocity, reached, view, found), found
@@ -106,27 +109,52 @@ class Motion:
             found.append(_intervention("tcp_speed", "tcp", peak, limit))
         return wanted * (limit / peak)
 
-    def _keep_in_box(self, wanted: F64, view: TcpView, found: list[Intervention]) -> F64:
-        """Takes away the part of the motion that leads out of the box; the rest slides along the wall."""
+    def _keep_in_range(self, position: F64, wanted: F64, found: list[Intervention]) -> F64:
+        """Takes away what leads a joint beyond its position limit; the other joints go on."""
         limits = self._limits
+        time = stop_time(stop_ticks(wanted, limits.acceleration_step), limits.dt)
+        high = np.maximum(limits.upper - position, 0) / time
+        low = np.minimum(limits.lower - position, 0) / time
+        allowed = np.minimum(np.maximum(wanted, low), high)
+        excess = np.abs(wanted - allowed)
+        worst = int(np.argmax(excess))
+        if excess[worst] > REPORT_FRACTION * limits.velocity[worst]:
+            upper = wanted[worst] > allowed[worst]
+            asked = float(position[worst] + wanted[worst] * time)
+            bound = float(limits.upper[worst] if upper else limits.lower[worst])
+            found.append(_intervention("joint_position", limits.names[worst], asked, bound))
+        return allowed
+
+    def _keep_in_box(self, wanted: F64, view: TcpView, found: list[Intervention]) -> F64:
+        """Takes away what leads out of the box. The rates of the other axes stay, so the TCP slides along the wall."""
         path = self._path(wanted, view)
         low, high = self._room(view, path)
-        if bool(np.all((path.rate >= low) & (path.rate <= high))):
+        change = np.minimum(np.maximum(path.rate, low), high) - path.rate
+        if not change.any():
             return wanted
-        result = wanted
-        for axis in np.flatnonzero((path.rate < low) | (path.rate > high)):
-            row = view.jacobian[axis]
-            rate = float(row @ result)
-            allowed = min(max(rate, float(low[axis])), float(high[axis]))
-            gain = float(row @ row)
-            if allowed == rate or gain < 1e-6:
-                continue
-            result = result + row * ((allowed - rate) / gain)
-            if abs(rate - allowed) > REPORT_FRACTION * limits.tcp_speed:
-                wall = "upper" if rate > allowed else "lower"
-                margin = _wall_margin(limits, view.point, int(axis), wall)
-                found.append(_intervention("workspace", f"{'xyz'[axis]} {wall}", rate, allowed, margin))
-        return result
+        gram = view.jacobian @ view.jacobian.T + SINGULAR_DAMPING * np.eye(3)
+        correction = view.jacobian.T @ np.linalg.solve(gram, change)
+        share = self._least_share(wanted, correction, view)
+        for axis in np.flatnonzero(np.abs(change) > REPORT_FRACTION * self._limits.tcp_speed):
+            wall = "upper" if change[axis] < 0 else "lower"
+            margin = _wall_margin(self._limits, view.point, int(axis), wall)
+            asked = path.rate[axis]
+            allowed = asked + share * change[axis]
+            found.append(_intervention("workspace", f"{'xyz'[axis]} {wall}", asked, allowed, margin))
+        return wanted + share * correction
+
+    def _least_share(self, wanted: F64, correction: F64, view: TcpView) -> float:
+        """How much of the correction is needed: what remains is slower, and so has more room than the wish."""
+        low, high = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            path = self._path(wanted + middle * correction, view)
+            least, most = self._room(view, path)
+            if bool(np.all((path.rate >= least) & (path.rate <= most))):
+                high = middle
+            else:
+                low = middle
+        return high
 
     def _limit_acceleration(self, velocity: F64, wanted: F64, found: list[Intervention]) -> F64:
         change = wanted - velocity
