@@ -17,7 +17,8 @@ class ControllerConfig(Config):
     rate_hz: of setpoints. blend_s: window over which an old path gives way to a new one. execute_steps: ask for a
     new chunk after this many policy steps of the present one (0: as soon as the last answer arrived).
     hold_deceleration: m/s² of the TCP when a chunk has run out. policy_timeout_s: an unanswered request is
-    forgotten after this. ik_*: weights of the differential IK (mink).
+    forgotten after this. ik_*: weights of the differential IK (mink). ruckig_*: m/s, m/s², m/s³ of the TCP on a
+    jerk-limited path (in joint space the robot's own limits hold instead).
     """
 
     name: str = "default"
@@ -29,6 +30,9 @@ class ControllerConfig(Config):
     policy_timeout_s: float = Field(default=2.0, gt=0)
     ik_posture_cost: float = Field(default=1e-3, ge=0)
     ik_damping: float = Field(default=1e-6, ge=0)
+    ruckig_velocity: float = Field(default=1.0, gt=0)
+    ruckig_acceleration: float = Field(default=8.0, gt=0)
+    ruckig_jerk: float = Field(default=500.0, gt=0)
 
     @property
     def tick_ns(self) -> int:

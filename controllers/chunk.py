@@ -131,6 +131,8 @@ def compose(actions: F64, spec: ActionSpec, space: Space, anchor: Anchor, start_
     motion, steps = actions[:, :-1], len(actions)
     absolute = not spec.dims[0].delta
     points: F64
+    turns: F64
+    quats: F64
     if space == "joint":
         points = motion if absolute else anchor.point + np.cumsum(motion, axis=0)
         turns, quats = np.zeros((steps, 3)), np.tile(anchor.quat, (steps + 1, 1))

@@ -15,10 +15,20 @@ import numpy as np
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.controller import ControllerConfig
+from reflexarc.configs.errors import ControlError
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.controllers.chunk import Anchor, Knots, action_space, clip_to_bounds, compose, refusal
+from reflexarc.controllers.chunk import (
+    Anchor,
+    Knots,
+    Space,
+    action_space,
+    clip_to_bounds,
+    compose,
+    refusal,
+)
 from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus
 from reflexarc.controllers.interpolate import Braking, CubicPath, LinearPath
+from reflexarc.controllers.jerk import JerkLimitedPath, MotionLimits
 from reflexarc.controllers.path import NS, Blend, Path, Sample, Stop, settle
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import (
@@ -134,6 +144,7 @@ class Controller:
         )
         self._blend_ns = round(config.blend_s / NS)
         self._timeout_ns = round(config.policy_timeout_s / NS)
+        self._motion_limits = _motion_limits(config, robot, self._space)
         self._setpoint_seq = 0
         self.reset("", "")
 
@@ -321,23 +332,28 @@ class Controller:
                 now_ns, "underrun", f"chunk {chunk.obs_seq} is wholly stale: it ended {late:.1f} ms ago"
             )
             return ChunkStatus.STALE
-        self._join(knots, ahead, join_ns)
+        try:
+            self._path = self._joined(knots, ahead, join_ns)
+        except ControlError as error:
+            self._tell(now_ns, "chunk_rejected", f"chunk {chunk.obs_seq} of {chunk.model_id}: {error}")
+            return ChunkStatus.REJECTED
         self._plan = _Plan(chunk.obs_seq, chunk.t_obs_ns, knots, chunk.source)
         self._underrun_told = self._on_arrival
         self._arrived = False
         return ChunkStatus.ACCEPTED
 
-    def _join(self, knots: Knots, ahead: int, join_ns: int) -> None:
-        """Lead the present path over into the one through `knots`, of which `ahead` is the first still to come.
+    def _joined(self, knots: Knots, ahead: int, join_ns: int) -> Path:
+        """The path through `knots`, taken up at `join_ns`; `ahead` is the first knot still to come.
 
-        The window is `blend_s`, or until that waypoint is due if that is later: what was missed while the model
-        thought is made up for over the time there is.
+        The window is `blend_s`, or until that knot is due if that is later: what was missed while the model thought
+        is made up for over the time there is. Raises ControlError if Ruckig finds no motion.
         """
         assert self._path is not None
+        if self._config.interpolation == "ruckig":
+            return JerkLimitedPath(knots, ahead, self._path, join_ns, self._braking, self._motion_limits)
         kind = LinearPath if self._config.interpolation == "linear" else CubicPath
-        new = kind(knots, self._braking)
         window_ns = max(self._blend_ns, knots.due_ns(ahead) - join_ns)
-        self._path = Blend(self._path.sample(join_ns), new, join_ns, window_ns)
+        return Blend(self._path.sample(join_ns), kind(knots, self._braking), join_ns, window_ns)
 
     def _anchor(self, state: State, t_obs_ns: int) -> Anchor:
         """What was commanded in `state`, and how the path moved then."""
@@ -404,7 +420,7 @@ class Controller:
             return True
         knots = self._plan.knots
         if self._on_arrival:
-            return t_obs_ns >= knots.end_ns
+            return self._path is not None and t_obs_ns >= self._path.rest_ns
         return now_ns >= knots.due_ns(min(self._config.execute_steps, knots.steps))
 
     def _state_at(self, t_ns: int) -> State | None:
@@ -442,3 +458,15 @@ class Controller:
 
     def _tell(self, now_ns: int, kind: str, text: str) -> None:
         self._events.append(Event(t_ns=now_ns, clock=self._clock, kind=kind, source="controller", text=text))
+
+
+def _motion_limits(config: ControllerConfig, robot: RobotConfig, space: Space) -> MotionLimits:
+    """Limits of a jerk-limited path: the config's for the TCP (a radian counts `LEVER_M`), else the joints' own."""
+    rates = np.array([config.ruckig_velocity, config.ruckig_acceleration, config.ruckig_jerk])
+    if space == "tcp":
+        linear = np.tile(rates[:, None], 3)
+    else:
+        linear = np.array([(j.velocity, j.acceleration, j.jerk) for j in robot.joints]).T
+    angular = np.tile(rates[:, None] / LEVER_M, 3)
+    velocity, acceleration, jerk = np.hstack([linear, angular])
+    return MotionLimits(velocity, acceleration, jerk)
