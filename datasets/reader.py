@@ -45,7 +45,7 @@ from reflexarc.datasets.format import (
     metadata_values,
 )
 from reflexarc.wire.codec import decode
-from reflexarc.wire.messages import Message
+from reflexarc.wire.messages import EpisodeStart, Message
 
 _RECORD_HEAD = struct.Struct("<BQ")
 _MESSAGE_FIELDS = struct.Struct("<HIQQ")
@@ -134,6 +134,14 @@ class EpisodeReader:
     def outcome(self) -> dict[str, Any] | None:
         """What was written at the end; None if the log was cut before it."""
         return self._metadata.get(OUTCOME_RECORD)
+
+    @property
+    def instruction(self) -> str:
+        """What the policy was told: from the start message, else from the metadata; empty if neither says."""
+        for message in self.messages(["/episode"]):
+            if isinstance(message[1], EpisodeStart):
+                return message[1].instruction
+        return str(self.metadata.get("instruction", ""))
 
     @property
     def topics(self) -> dict[str, int]:

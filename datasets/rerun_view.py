@@ -21,7 +21,6 @@ from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import (
     ActionChunk,
     CameraFrame,
-    EpisodeStart,
     Event,
     Message,
     SafetyReport,
@@ -123,9 +122,7 @@ class _Episode:
 
     def _about(self) -> None:
         """What the episode was, as text."""
-        start = next(iter(self._all(EpisodeStart, "/episode")), None)
         metadata = self._reader.metadata
-        told = start.instruction if start else str(metadata.get("instruction", ""))
         rows: dict[str, object] = {
             key: metadata[key]
             for key in ("task", "seed", "policy", "clock", "git_revision")
@@ -134,7 +131,7 @@ class _Episode:
         rows["outcome"] = "cut short" if self._reader.is_cut else self._reader.outcome
         rows |= metadata.get("versions", {})
         table = "\n".join(f"| {key} | `{value}` |" for key, value in rows.items())
-        text = f"# {told or self._reader.path.stem}\n\n| | |\n|---|---|\n{table}\n"
+        text = f"# {self._reader.instruction or self._reader.path.stem}\n\n| | |\n|---|---|\n{table}\n"
         self._static("about", rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN))
 
     def _camera(self, name: str) -> None:

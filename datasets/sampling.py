@@ -2,8 +2,10 @@
 
 Row k stands at a capture time t_k of the first camera; it holds the latest images and state at or before t_k. Its
 action j is the motion of the *commanded* TCP pose over the policy step j after it, from t_k + j·step to
-t_k + (j+1)·step, with `R_next = exp(dr)·R`, base frame; the gripper is the opening asked for at the end of that step (a gripper takes time to get there).
-Those are the instants at which a controller plays the actions of a chunk that answers the observation of t_k.
+t_k + (j+1)·step, with `R_next = exp(dr)·R`, base frame. Those are the instants at which a controller plays the actions
+of a chunk that answers the observation of t_k. The gripper is the opening asked for in the middle of that step: a
+controller holds it for the whole step, the setpoints near its ends may already be the next one's, and what the host
+commands lags behind, as a gripper takes time to get there.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from reflexarc.datasets.format import CAMERA_PREFIX
 from reflexarc.datasets.reader import Column, EpisodeReader
 from reflexarc.wire.geometry import delta_between
 from reflexarc.wire.images import decode_image
-from reflexarc.wire.messages import CameraFrame, EpisodeStart, Event, SimTruth, State
+from reflexarc.wire.messages import CameraFrame, Event, Setpoint, SimTruth, State
 
-SAMPLER_VERSION = 1
+SAMPLER_VERSION = 2
 """Raised whenever the same log would give other numbers; caches are keyed by it."""
 
 DISTURBING_SOURCES = frozenset({"perturb"})
@@ -91,6 +93,12 @@ def sample_episode(
     edge_states = states.latest(edges)
     table, place = _state_table(reader, states, edge_states)
     now = table.take(place[:, 0])
+    gripper = _asked_gripper(
+        reader,
+        columns["/setpoint"],
+        edges[:, :-1] + spec.step_ns // 2,
+        table.gripper_commanded[place[:, 1:]],
+    )
     fresh = edges - states.times_ns[edge_states] <= _STALE_STEPS * spec.step_ns
     reached = edges <= states.times_ns[-1]
     counts = (fresh & reached)[:, :-1] & (fresh & reached)[:, 1:]
@@ -98,14 +106,14 @@ def sample_episode(
     return Samples(
         t_ns=t_ns,
         images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras},
-        instruction=_instruction(reader, columns["/episode"]),
+        instruction=reader.instruction,
         joint_position=now.joint_position,
         gripper=now.gripper,
         gripper_commanded=now.gripper_commanded,
         pose_base_tcp=now.pose,
         pose_base_tcp_commanded=now.pose_commanded,
         wrench=now.wrench,
-        actions=_actions(table, place, _asked_gripper(columns["/setpoint"], edges[:, 1:], table, place)),
+        actions=_actions(table, place, gripper),
         mask=np.logical_and.accumulate(counts, axis=1),
         focus=_focus(columns["/sim/truth"], t_ns),
     )
@@ -142,7 +150,13 @@ def _columns(reader: EpisodeReader, cameras: Sequence[str]) -> dict[str, Column]
             raise LogError(f"{reader.path}: {unknown('camera', name, reader.cameras)}")
     if not reader.topics.get("/state"):
         raise LogError(f"{reader.path}: no /state in the log")
-    topics = ["/state", "/setpoint", "/event", "/episode", "/sim/truth", *(CAMERA_PREFIX + name for name in cameras)]
+    topics = [
+        "/state",
+        "/setpoint",
+        "/event",
+        "/sim/truth",
+        *(CAMERA_PREFIX + name for name in cameras),
+    ]
     return reader.columns(topics)
 
 
@@ -179,18 +193,18 @@ def _state_table(
 
 
 def _asked_gripper(
-    setpoints: Column, ends: NDArray[np.int64], table: _StateTable, place: NDArray[np.int64]
+    reader: EpisodeReader, setpoints: Column, instants: NDArray[np.int64], otherwise: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(T, H) opening asked for at the ends of the steps; what was commanded where no setpoint came before."""
-    rows = setpoints.latest(ends)
-    asked = np.array(
-        [
-            getattr(setpoints.message(index), "gripper", np.nan) if index >= 0 else np.nan
-            for index in np.unique(rows).tolist()
-        ]
-    )
-    values = asked[np.unique(rows, return_inverse=True)[1].reshape(rows.shape)]
-    return np.where(np.isnan(values), table.gripper_commanded[place[:, 1:]], values)
+    """(T, H) opening asked for by the latest setpoint at `instants` (T, H); `otherwise` (T, H) where there is none."""
+    needed, place = np.unique(setpoints.latest(instants), return_inverse=True)
+    asked = []
+    for index in needed.tolist():
+        setpoint = setpoints.message(index) if index >= 0 else None
+        if not isinstance(setpoint, Setpoint | None):
+            raise LogError(f"{reader.path}: /setpoint holds a {type(setpoint).__name__}")
+        asked.append(np.nan if setpoint is None else setpoint.gripper)
+    values = np.array(asked)[place.reshape(instants.shape)]
+    return np.where(np.isnan(values), otherwise, values)
 
 
 def _actions(
@@ -240,15 +254,6 @@ def _images(column: Column, t_ns: NDArray[np.int64]) -> NDArray[np.uint8]:
     if len(sizes) > 1:
         raise LogError(f"{column.topic} changes its image size within the episode: {sorted(sizes)}")
     return np.stack(images)
-
-
-def _instruction(reader: EpisodeReader, episodes: Column) -> str:
-    """What the policy was told: from the start message, else from the metadata; empty if neither says."""
-    for index in range(len(episodes)):
-        message = episodes.message(index)
-        if isinstance(message, EpisodeStart):
-            return message.instruction
-    return str(reader.metadata.get("instruction", ""))
 
 
 def _focus(truths: Column, t_ns: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -114,7 +114,7 @@ def contact_sheet(
     write_aside(path, lambda target: sheet.save(target, "PNG", optimize=True), (OSError,))
 
 
-def write_aside(path: Path, write: Callable[[Path], None], failures: tuple[type[Exception], ...]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object], failures: tuple[type[Exception], ...]) -> None:
     """Let `write` fill a file beside `path`, then rename it; on any error nothing is left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
