@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
+
+# MuJoCo reads this once, when it is first imported; without it off-screen rendering asks for a display.
+if sys.platform == "linux":
+    os.environ.setdefault("MUJOCO_GL", "egl")
 
 # In a source checkout the sub-packages are the folders beside this one. setuptools' editable finder maps those
 # that have an `__init__.py`; `datasets/` must not have one (it would hide Hugging Face's package of that name
