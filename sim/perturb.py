@@ -1,7 +1,7 @@
 """Disturbances for demonstrations: short, smooth, random displacements of the TCP.
 
-A clone of an expert that never errs has never seen the way back from an error. Collection lets a `Perturbation` move the
-arm for a few steps, then the expert recovers; the label function leaves the disturbed steps out.
+A clone of an expert that never errs has never seen the way back from an error. Collection lets a `Perturbation` move
+the arm for a few steps, then the expert recovers; the label function leaves the disturbed steps out.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ class Burst:
 class Perturbation:
     """A `Policy` that makes one burst after another for as long as it is asked.
 
-    The same seed and the same observations give the same actions. A new burst is drawn when the last one is over, or when it
-    has not been asked for longer than a burst lasts.
+    The same seed and the same observations give the same actions. A new burst is drawn when the last one is over.
     """
 
     def __init__(self, info: PolicyInfo, seed: int = 0) -> None:

@@ -1,7 +1,7 @@
 """What the scripted experts share: look at the world, wish, and roll the wish out into a chunk of actions.
 
-An expert is a pure function from a `Situation` to a `Wish`, without memory: the phase of the task is inferred from where
-things are now. So it can take over from any state, and a network that sees the same can clone it.
+An expert is a pure function from a `Situation` to a `Wish`, without memory: the phase of the task is inferred from
+where things are now. So it can take over from any state, and a network that sees the same can clone it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Expert(ABC):
         """H = 4 TCP deltas of 0.1 s."""
         return self._info
 
-    def reset(self, session: str) -> None:
+    def reset(self, session: str) -> None:  # noqa: B027 - a policy without memory
         """Nothing to forget."""
 
     def act(self, observation: Observation) -> ActionChunk:

@@ -28,6 +28,4 @@ def add_bin(spec: mujoco.MjSpec, name: str) -> None:
         ((0.0, -inner - thick, height), (inner, thick, height)),
     ]
     for index, (pos, size) in enumerate(boxes):
-        body.add_geom(
-            name=f"{name}/{index}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, **SOLID
-        )
+        body.add_geom(name=f"{name}/{index}", type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, **SOLID)

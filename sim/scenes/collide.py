@@ -1,7 +1,7 @@
 """Who may touch whom, as MuJoCo's contact bits: few pairs, so that a step is cheap.
 
-Two geoms collide if `contype` of one shares a bit with `conaffinity` of the other. An arm touches what is in the world and
-never itself.
+Two geoms collide if `contype` of one shares a bit with `conaffinity` of the other. An arm touches what is in the world
+and never itself.
 """
 
 from __future__ import annotations

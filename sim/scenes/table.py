@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from reflexarc.sim.scenes.collide import SOLID, NOTHING
+from reflexarc.sim.scenes.collide import NOTHING, SOLID
 from reflexarc.sim.scenes.palette import TABLE
 
 FRONT_CAMERA = "front"
@@ -44,7 +44,10 @@ def add_table(spec: mujoco.MjSpec) -> None:
 
 
 def add_zone(
-    spec: mujoco.MjSpec, name: str, center: tuple[float, float], half: tuple[float, float],
+    spec: mujoco.MjSpec,
+    name: str,
+    center: tuple[float, float],
+    half: tuple[float, float],
     rgba: tuple[float, float, float, float],
 ) -> None:
     """Paint a rectangle on the table: only to be seen. Centre and half sizes in m."""
@@ -58,9 +61,7 @@ def add_zone(
     )
 
 
-def look_at(
-    position: tuple[float, float, float], target: tuple[float, float, float]
-) -> list[float]:
+def look_at(position: tuple[float, float, float], target: tuple[float, float, float]) -> list[float]:
     """Quaternion (wxyz) of a MuJoCo camera at `position` that looks at `target`, with +z up in the picture."""
     backward = np.subtract(position, target)
     backward /= np.linalg.norm(backward)

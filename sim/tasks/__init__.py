@@ -12,9 +12,7 @@ from reflexarc.sim.tasks.push import Push
 from reflexarc.sim.tasks.reach import Reach
 from reflexarc.sim.tasks.stack import Stack
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Reach, Push, Lift, Place, Stack, Drawer, Button)
-}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push, Lift, Place, Stack, Drawer, Button)}
 
 SUITES: dict[str, tuple[str, ...]] = {"tabletop": tuple(TASKS)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -26,7 +28,7 @@ class Button(Task):
         "hit the {color} button",
     )
     templates_held_out = ("press the {color} button down", "push down on the {color} button")
-    values = {"color": BASE_COLORS}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {"color": BASE_COLORS}
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add the buttons."""

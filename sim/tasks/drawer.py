@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -30,7 +32,7 @@ class Drawer(Task):
         "grab the {color} handle and pull",
     )
     templates_held_out = ("pull open the {color} drawer", "grab and pull the {color} handle")
-    values = {"color": BASE_COLORS}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {"color": BASE_COLORS}
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add the cabinet."""

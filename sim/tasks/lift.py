@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -27,7 +29,7 @@ class Lift(BlockTask):
         "pick the {color} {shape} up",
     )
     templates_held_out = ("grab the {color} block", "lift up the {color} {shape}")
-    values = {"color": BASE_COLORS, "shape": ("cube", "cylinder")}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {"color": BASE_COLORS, "shape": ("cube", "cylinder")}
 
     def arrange(self, data: mujoco.MjData, rng: np.random.Generator) -> Goal:
         """Scatter the blocks and ask for one."""

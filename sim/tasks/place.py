@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -31,7 +33,11 @@ class Place(BlockTask):
         "put the {color} {shape} into the {bin} bin",
         "pick the {color} block and drop it in the {bin} bin",
     )
-    values = {"color": BASE_COLORS, "shape": ("cube", "cylinder"), "bin": BIN_COLORS}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {
+        "color": BASE_COLORS,
+        "shape": ("cube", "cylinder"),
+        "bin": BIN_COLORS,
+    }
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add blocks and bins."""
@@ -51,9 +57,7 @@ class Place(BlockTask):
         self.bin_colors = shuffled(rng, BIN_COLORS, len(self.bins))
         for body, color, side in zip(self.bins, self.bin_colors, (1.0, -1.0), strict=True):
             mocap = self.model.body_mocapid[body]
-            data.mocap_pos[mocap] = (
-                rng.uniform(0.42, 0.58), side * BIN_Y + rng.uniform(-0.01, 0.01), 0.0
-            )
+            data.mocap_pos[mocap] = (rng.uniform(0.42, 0.58), side * BIN_Y + rng.uniform(-0.01, 0.01), 0.0)
             first = self.model.body_geomadr[body]
             paint(self.model, range(first, first + self.model.body_geomnum[body]), color)
         return self.into(int(rng.integers(len(self.shapes))), int(rng.integers(len(self.bins))))

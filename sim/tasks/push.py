@@ -5,6 +5,8 @@ Left is the arm's own left (+y). The lines are painted on the table, so that whe
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -39,7 +41,11 @@ class Push(BlockTask):
         "push the {color} block over the {side} line",
     )
     templates_held_out = ("slide the {color} {shape} {side}", "move the {color} block over the {side} line")
-    values = {"color": BASE_COLORS, "shape": ("cube", "cylinder"), "side": SIDES}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {
+        "color": BASE_COLORS,
+        "shape": ("cube", "cylinder"),
+        "side": SIDES,
+    }
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add the blocks and the painted strips."""
@@ -68,7 +74,7 @@ class Push(BlockTask):
 
     def satisfied(self, data: mujoco.MjData, goal: Goal) -> bool:
         """The block is past the line and on the table."""
-        x, y, z = data.xpos[self.bodies[goal.target]]
+        _, y, z = data.xpos[self.bodies[goal.target]]
         return bool(self.sign(goal) * y > LINE and z < 1.5 * BLOCK_HALF)
 
     def focus(self, data: mujoco.MjData, goal: Goal) -> F64:

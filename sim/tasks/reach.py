@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -29,7 +31,7 @@ class Reach(BlockTask):
         "point at the {color} {shape}",
     )
     templates_held_out = ("move above the {color} block", "stop over the {color} {shape}")
-    values = {"color": BASE_COLORS, "shape": ("cube", "cylinder")}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {"color": BASE_COLORS, "shape": ("cube", "cylinder")}
 
     def arrange(self, data: mujoco.MjData, rng: np.random.Generator) -> Goal:
         """Scatter the blocks and ask for one."""

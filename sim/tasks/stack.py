@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import mujoco
 import numpy as np
 
@@ -31,7 +33,7 @@ class Stack(BlockTask):
         "put the {color} block on top of the {base} block",
         "place the {color} cube on the {base} cube",
     )
-    values = {"color": BASE_COLORS, "base": BASE_COLORS}
+    values: ClassVar[dict[str, tuple[str, ...]]] = {"color": BASE_COLORS, "base": BASE_COLORS}
 
     def arrange(self, data: mujoco.MjData, rng: np.random.Generator) -> Goal:
         """Scatter the cubes and ask for two."""
@@ -41,9 +43,7 @@ class Stack(BlockTask):
 
     def onto(self, target: int, destination: int) -> Goal:
         """The goal that names this cube and the one below it."""
-        return Goal(
-            target, destination, {"color": self.colors[target], "base": self.colors[destination]}
-        )
+        return Goal(target, destination, {"color": self.colors[target], "base": self.colors[destination]})
 
     def stacked(self, data: mujoco.MjData, target: int, destination: int) -> bool:
         """Whether one cube lies on the other."""
