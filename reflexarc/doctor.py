@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
-from reflexarc.wire.endpoints import Endpoints
+from reflexarc.wire.endpoints import NAMES, Endpoints
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -197,7 +197,9 @@ def check_ports(endpoints: Endpoints | None = None) -> Check:
     taken = {name: port for name, (host, port) in addresses.items() if not _can_bind(host, port)}
     if taken:
         listed = ", ".join(f"{name} {port}" for name, port in taken.items())
-        return Check("ports", "fail", f"in use: {listed}", "end the other run, or choose another base port")
+        return Check(
+            "ports", "fail", f"in use: {listed}", "end the other run, or give this one another base port"
+        )
     ports = [port for _, port in addresses.values()]
     return Check("ports", "ok", f"{min(ports)}-{max(ports)} on loopback are free")
 
@@ -249,11 +251,12 @@ def _lateness_ns() -> list[int]:
 
 
 def _addresses(endpoints: Endpoints) -> dict[str, tuple[str, int]]:
-    """`{socket: (host, port)}` of every TCP endpoint."""
+    """`{socket: (host, port)}` of every socket on a TCP port that is known beforehand."""
     found = {}
-    for name, value in endpoints.model_dump().items():
-        if isinstance(value, str) and value.startswith("tcp://"):
-            host, _, port = value.removeprefix("tcp://").rpartition(":")
+    for name in NAMES:
+        scheme, _, rest = getattr(endpoints, name).partition("://")
+        host, _, port = rest.rpartition(":")
+        if scheme == "tcp" and port.isdecimal():
             found[name] = (host, int(port))
     return found
 

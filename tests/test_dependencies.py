@@ -9,11 +9,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from test_layering import TORCH_FREE, imports_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements" / "lock.txt").read_text()
+PART_OF = {"pydantic_core": "pydantic"}
+"""Modules of a package that come as a distribution of their own, at the very version that the package needs."""
 FOLDERS = (*TORCH_FREE, "sim", "datasets", "vla", "reflexarc")
 
 
@@ -36,6 +39,7 @@ def third_party(folder: str, *, deferred: bool) -> dict[str, str]:
         top = each.name.split(".")[0]
         if top in sys.stdlib_module_names or top == "reflexarc" or (each.deferred and not deferred):
             continue
+        top = PART_OF.get(top, top)
         owners = {re.sub(r"[-_.]+", "-", owner).lower() for owner in places.get(top, [top])}
         found[min(owners & ALL, default=min(owners))] = str(each)
     return found
