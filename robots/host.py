@@ -24,6 +24,7 @@ from reflexarc.wire.messages import (
     JointCommand,
     Measured,
     SafetyReport,
+    SafetyState,
     Setpoint,
     State,
 )
@@ -169,7 +170,7 @@ class RobotHost:
     def _note(self, now_ns: int, kind: str, text: str) -> None:
         self._events.append(Event(t_ns=now_ns, clock=self._clock, kind=kind, source="host", text=text))
 
-    def _reply(self, request: HostRequest, *, ok: bool, safety: str, text: str) -> HostReply:
+    def _reply(self, request: HostRequest, *, ok: bool, safety: SafetyState, text: str) -> HostReply:
         return HostReply(
             t_ns=request.t_ns, clock=self._clock, seq=request.seq, ok=ok, safety=safety, text=text
         )

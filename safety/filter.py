@@ -23,6 +23,7 @@ from reflexarc.safety.memory import Memory
 from reflexarc.safety.motion import Motion
 from reflexarc.safety.reference import target_at
 from reflexarc.wire.messages import (
+    F64,
     HostAction,
     Intervention,
     JointCommand,
@@ -31,6 +32,15 @@ from reflexarc.wire.messages import (
     SafetyState,
     Setpoint,
 )
+
+HOLD_REASONS = {
+    "setpoint_age": "controller silent: no fresh setpoint",
+    "chunk_age": "policy silent: its last chunk is too old",
+    "start_mismatch": "the first setpoint is too far from where the arm is",
+    "clock": "the setpoint is stamped by another clock",
+    "shape": "the setpoint has a wrong shape",
+    "finite": "the setpoint is not finite",
+}
 
 
 class SafetyFilter:
@@ -230,7 +240,7 @@ class SafetyFilter:
             return self._hold(memory, memory.refused) if memory.refused else self._follow(memory)
         age = max(now - memory.received_ns, now - last.t_ns)
         if age > self._stop_ns:
-            text = f"no setpoint for {age * 1e-6:.0f} ms (limit {self._stop_ns * 1e-6:.0f} ms)"
+            text = f"controller silent: no setpoint for {age * 1e-6:.0f} ms (limit {self._stop_ns * 1e-6:.0f} ms)"
             return self._latch(memory, found, "setpoint_age", "setpoint", age, self._stop_ns, text)
         if memory.refused:
             return self._hold(memory, memory.refused)
@@ -245,7 +255,8 @@ class SafetyFilter:
             return self._hold(memory, "chunk_age")
         return self._follow(memory)
 
-    def _hold(self, memory: Memory, reason: str) -> Memory:
+    def _hold(self, memory: Memory, rule: str) -> Memory:
+        reason = HOLD_REASONS[rule]
         if memory.state == "hold" and memory.reason == reason:
             return memory
         return dataclasses.replace(memory, state="hold", reason=reason)
@@ -300,7 +311,7 @@ class SafetyFilter:
             gripper_goal=goal,
         )
 
-    def _velocity(self, memory: Memory, found: list[Intervention]) -> np.ndarray:
+    def _velocity(self, memory: Memory, found: list[Intervention]) -> F64:
         if memory.state not in states.FOLLOWING or memory.last is None:
             return self._motion.stop(memory.velocity) if memory.velocity.any() else memory.velocity
         target = target_at(memory.before, memory.last, memory.now_ns, self.limits)

@@ -12,13 +12,14 @@ from reflexarc.wire.messages import F64, SafetyState, Setpoint
 class Memory:
     """The filter's history. Times are ns of the host's clock.
 
-    state: of the machine; reported: the state in the last report. mode: the state that a hold returns to. reason: why it is in `state`.
-    position, velocity: (n,) commanded, rad and rad/s; velocity is that of the last tick, so with the closed form
-    of braking it also *is* the stored stop. view: the TCP at `position`. gripper: commanded opening.
-    gripper_goal: the opening asked for. last, before: the newest accepted setpoint and the one before it.
-    enabled_ns: setpoints made earlier are not fresh. received_ns: when `last` came, on the host's own clock.
-    last_seq: newest sequence number seen, good or bad. refused: rule that refused the newest setpoint.
-    held: a person asked to hold. bad_count, wrench_count: in a row. reading_ns: time of the newest reading.
+    state: of the machine; reported: the state in the last report; mode: the state that a hold returns to;
+    reason: why it is in `state`. position, velocity: (n,) commanded, rad and rad/s; velocity is that of the last
+    tick, so with the closed form of braking it also *is* the stored stop. view: the TCP at `position`.
+    gripper: commanded opening; gripper_goal: the one asked for. last, before: the newest accepted setpoint and
+    the one before it. enabled_ns: setpoints made earlier are not fresh. received_ns: when `last` came, on the
+    host's own clock. last_seq: newest sequence number seen, good or bad. refused: rule that refused the newest
+    setpoint. held: a person asked to hold. bad_count, wrench_count: so many in a row. reading_ns: time of the
+    newest reading. seq: of the reports.
     """
 
     state: SafetyState

@@ -115,7 +115,7 @@ class Motion:
         time = stop_time(stop_ticks(wanted, limits.acceleration_step), limits.dt)
         high = np.maximum(limits.upper - position, 0) / time
         low = np.minimum(limits.lower - position, 0) / time
-        allowed = np.minimum(np.maximum(wanted, low), high)
+        allowed: F64 = np.minimum(np.maximum(wanted, low), high)
         excess = np.abs(wanted - allowed)
         worst = int(np.argmax(excess))
         if excess[worst] > REPORT_FRACTION * limits.velocity[worst]:

@@ -145,12 +145,24 @@ def test_moving_sender_that_pauses_is_extrapolated_for_a_short_time_only(active:
     assert 0.2 * 0.04 < travelled < 0.2 * 0.1
 
 
-def test_the_gripper_moves_at_its_own_rate_and_stays_in_range(active: FilterBench) -> None:
-    active.idle(0.5, None)
-    before = active.memory.gripper
-    active.request("reset")
+def test_the_gripper_moves_at_its_own_speed_and_stays_in_range(
+    active: FilterBench, robot: RobotConfig
+) -> None:
+    for goal in (0.0, 1.0, -3.0, 0.4, 9.0):
+        for _ in range(300):
+            active.tick(active.setpoint(gripper=goal))
+        assert active.memory.gripper == min(max(goal, 0.0), 1.0)
+    opening = np.array(active.grippers)
+    assert np.abs(np.diff(opening)).max() * robot.tick_hz == pytest.approx(robot.gripper.speed)
+    assert "gripper" in active.rules
+
+
+def test_a_hold_keeps_the_gripper_where_it_is(active: FilterBench) -> None:
     active.tick(active.setpoint(gripper=0.0))
-    assert 0 <= active.memory.gripper <= before
+    active.request("hold")
+    held = active.memory.gripper
+    active.idle(0.5)
+    assert active.memory.gripper == held > 0
 
 
 @pytest.mark.parametrize("speed", [0.0, 0.01, 0.3, 1.234, 7.0])
