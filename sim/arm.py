@@ -1,12 +1,15 @@
-"""Finds a robot's joints, actuators, TCP and gripper in a MuJoCo model, by the names in its config.
+"""Loads an arm's MJCF and finds its joints, servos, gripper and TCP in a compiled model.
 
-Any arm will do whose model has the named joints, one position-servo actuator for each, and a TCP site: ours, or one
-of the MuJoCo Menagerie by path.
+Any arm will do whose MJCF has the joints, the base body and the TCP site that its config names and one actuator for
+each joint: ours, or one of the MuJoCo Menagerie by path. What differs between such files is made alike on loading:
+the servo gains of the config, gravity compensation, a wrist sensor. Knows nothing of scenes and tasks.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -14,58 +17,101 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.errors import SimulationError, unknown
 from reflexarc.configs.load import resolve_asset
-from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.robot import JointLimits, RobotConfig
+from reflexarc.wire.messages import F64
+
+WRIST_SITE = "wrist_ft"
+WRIST_FORCE = "wrist_force"
+WRIST_TORQUE = "wrist_torque"
+"""The site and the two sensors of the wrist. An arm without them is given them on the body of its last joint."""
+
+GRIPPER_ACTUATOR = "gripper"
+"""Name of the gripper's actuator; where none is called so, the only one that drives none of the arm's joints."""
 
 
 def load_arm_spec(robot: RobotConfig) -> mujoco.MjSpec:
-    """The arm's MJCF as an editable spec; raises SimulationError naming the file."""
+    """The arm as an editable spec, ready to have a scene added.
+
+    Raises SimulationError naming the file, or the joint, body, site or actuator it lacks and those it has.
+    """
     path = resolve_asset(robot.mjcf)
     try:
-        return mujoco.MjSpec.from_file(str(path))
+        spec = mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
         raise SimulationError(f"robot {robot.name}: cannot load {robot.mjcf}: {error}") from error
+    base = _named(robot, "body", robot.base_body, spec.bodies)
+    _named(robot, "site", robot.tcp_site, spec.sites)
+    for body in [base, *base.find_all("body")]:
+        body.gravcomp = 1.0
+    for joint, stiffness, damping in zip(
+        robot.joints, robot.servo.stiffness, robot.servo.damping, strict=True
+    ):
+        _set_servo(_actuator_spec(spec, robot, joint.name), joint, stiffness, damping)
+    last = _named(robot, "joint", robot.joint_names[-1], spec.joints)
+    _add_wrist_sensor(spec, last.parent)
+    _keep_assets_found(spec, path.parent)
+    for key in list(spec.keys):  # sized for the arm alone: they would not fit a scene
+        spec.delete(key)
+    return spec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArmIndex:
     """Where the arm's numbers stand in a model's arrays.
 
-    qpos, dof, actuator: (n,) indices. gripper_actuator, fingers (qpos indices): of the gripper; -1 and empty if the
-    model has none. tcp, wrist: site ids (wrist -1 if there is no `wrist_ft`).
+    qpos, dof, actuator: (n,) indices, in the order of the config's joints. gripper_actuator: -1 if there is none;
+    gripper_range: its control when closed and when open. fingers: (m,) qpos indices of the gripper's joints;
+    finger_closed, finger_open: (m,) their positions. tcp, wrist: site ids (wrist -1 if there is none).
     """
 
     qpos: NDArray[np.int64]
     dof: NDArray[np.int64]
     actuator: NDArray[np.int64]
     gripper_actuator: int
+    gripper_range: tuple[float, float]
     fingers: NDArray[np.int64]
-    finger_range: float
+    finger_closed: F64
+    finger_open: F64
     tcp: int
     wrist: int
 
     @staticmethod
     def find(model: mujoco.MjModel, robot: RobotConfig) -> ArmIndex:
         """Look the names up; raises SimulationError naming the missing one and those the model has."""
-        joints = [_joint(model, name) for name in robot.joint_names]
+        tcp = _find(model, robot, mujoco.mjtObj.mjOBJ_SITE, "site", robot.tcp_site)
+        base = _find(model, robot, mujoco.mjtObj.mjOBJ_BODY, "body", robot.base_body)
+        joints = [_find(model, robot, mujoco.mjtObj.mjOBJ_JOINT, "joint", name) for name in robot.joint_names]
         actuators = [_actuator_of(model, joint, robot) for joint in joints]
-        gripper = _id(model, mujoco.mjtObj.mjOBJ_ACTUATOR, "gripper")
-        finger_ids = [
-            j for j in range(model.njnt) if (model.joint(j).name or "").startswith("finger_joint")
-        ]
-        tcp = _id(model, mujoco.mjtObj.mjOBJ_SITE, robot.tcp_site)
-        if tcp < 0:
-            names = [model.site(i).name for i in range(model.nsite)]
-            raise SimulationError(f"robot {robot.name}: {unknown('site', robot.tcp_site, names)}")
+        root = model.body_rootid[base]
+        own = [j for j in range(model.njnt) if model.body_rootid[model.jnt_bodyid[j]] == root]
+        fingers = [j for j in own if j not in joints]
+        gripper = _gripper_of(model, actuators, fingers)
+        low, high = model.actuator_ctrlrange[gripper] if gripper >= 0 else (0.0, 0.0)
         return ArmIndex(
             qpos=model.jnt_qposadr[joints].astype(np.int64),
             dof=model.jnt_dofadr[joints].astype(np.int64),
             actuator=np.array(actuators, dtype=np.int64),
             gripper_actuator=gripper,
-            fingers=model.jnt_qposadr[finger_ids].astype(np.int64),
-            finger_range=float(model.jnt_range[finger_ids[0], 1]) if finger_ids else 0.0,
+            gripper_range=(float(low), float(high)),
+            fingers=model.jnt_qposadr[fingers].astype(np.int64),
+            finger_closed=model.jnt_range[fingers, 0].copy(),
+            finger_open=model.jnt_range[fingers, 1].copy(),
             tcp=tcp,
-            wrist=_id(model, mujoco.mjtObj.mjOBJ_SITE, "wrist_ft"),
+            wrist=int(mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, WRIST_SITE)),
         )
+
+    def opening(self, data: mujoco.MjData) -> float:
+        """The gripper's measured opening, 0 closed .. 1 open; 0 for an arm without one."""
+        if not self.fingers.size:
+            return 0.0
+        stroke = self.finger_open - self.finger_closed
+        return float(np.clip(np.mean((data.qpos[self.fingers] - self.finger_closed) / stroke), 0.0, 1.0))
+
+    def set_gripper(self, control: F64, opening: float) -> None:
+        """Write an opening 0..1 into a model's control (nu,), in place."""
+        if self.gripper_actuator >= 0:
+            closed, opened = self.gripper_range
+            control[self.gripper_actuator] = closed + opening * (opened - closed)
 
     def place(
         self, model: mujoco.MjModel, data: mujoco.MjData, position: NDArray[np.float64], opening: float
@@ -74,19 +120,69 @@ class ArmIndex:
         data.qpos[self.qpos] = position
         data.qvel[self.dof] = 0.0
         data.ctrl[self.actuator] = position
-        if self.gripper_actuator >= 0:
-            data.qpos[self.fingers] = opening * self.finger_range
-            data.ctrl[self.gripper_actuator] = opening * model.actuator_ctrlrange[self.gripper_actuator, 1]
+        data.qpos[self.fingers] = self.finger_closed + opening * (self.finger_open - self.finger_closed)
+        self.set_gripper(data.ctrl, opening)
 
 
-def _id(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
-    return int(mujoco.mj_name2id(model, kind, name))
+def _named[T](robot: RobotConfig, kind: str, name: str, elements: Sequence[T]) -> T:
+    """The element of a spec with this name."""
+    by_name = {str(element.name): element for element in elements}  # type: ignore[attr-defined]
+    if name not in by_name:
+        raise SimulationError(f"robot {robot.name}: {robot.mjcf}: {unknown(kind, name, by_name)}")
+    return by_name[name]
 
 
-def _joint(model: mujoco.MjModel, name: str) -> int:
-    found = _id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
+def _actuator_spec(spec: mujoco.MjSpec, robot: RobotConfig, joint: str) -> mujoco.MjsActuator:
+    _named(robot, "joint", joint, spec.joints)
+    for actuator in spec.actuators:
+        if actuator.trntype == mujoco.mjtTrn.mjTRN_JOINT and actuator.target == joint:
+            return actuator
+    driven = {str(actuator.target) for actuator in spec.actuators}
+    raise SimulationError(
+        f"robot {robot.name}: {robot.mjcf}: no actuator drives joint {joint!r}; driven: {', '.join(sorted(driven))}"
+    )
+
+
+def _set_servo(actuator: mujoco.MjsActuator, joint: JointLimits, stiffness: float, damping: float) -> None:
+    """Make it `stiffness·(control - q) - damping·q̇`, limited by the joint's published torque."""
+    actuator.gaintype = mujoco.mjtGain.mjGAIN_FIXED
+    actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+    actuator.dyntype = mujoco.mjtDyn.mjDYN_NONE
+    actuator.gear = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    actuator.gainprm = [stiffness, *[0.0] * 9]
+    actuator.biasprm = [0.0, -stiffness, -damping, *[0.0] * 7]
+    # Not limited: the velocity feed-forward reaches past the joint's range.
+    actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
+    actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
+    actuator.forcerange = [-joint.effort, joint.effort]
+
+
+def _add_wrist_sensor(spec: mujoco.MjSpec, last_link: mujoco.MjsBody) -> None:
+    if all(site.name != WRIST_SITE for site in spec.sites):
+        last_link.add_site(name=WRIST_SITE, group=4)
+    present = {sensor.name for sensor in spec.sensors}
+    for name, kind in (
+        (WRIST_FORCE, mujoco.mjtSensor.mjSENS_FORCE),
+        (WRIST_TORQUE, mujoco.mjtSensor.mjSENS_TORQUE),
+    ):
+        if name not in present:
+            spec.add_sensor(name=name, type=kind, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=WRIST_SITE)
+
+
+def _keep_assets_found(spec: mujoco.MjSpec, folder: Path) -> None:
+    """Meshes and textures are named relative to the file; the spec is compiled from text, which has no place."""
+    if len(spec.meshes):
+        spec.meshdir = str((folder / spec.meshdir).resolve())
+    if len(spec.textures):
+        spec.texturedir = str((folder / spec.texturedir).resolve())
+
+
+def _find(model: mujoco.MjModel, robot: RobotConfig, kind: mujoco.mjtObj, word: str, name: str) -> int:
+    found = int(mujoco.mj_name2id(model, kind, name))
     if found < 0:
-        raise SimulationError(unknown("joint", name, [model.joint(i).name for i in range(model.njnt)]))
+        count = {"site": model.nsite, "body": model.nbody, "joint": model.njnt}[word]
+        names = [mujoco.mj_id2name(model, kind, i) or "" for i in range(count)]
+        raise SimulationError(f"robot {robot.name}: {unknown(word, name, names)}")
     return found
 
 
@@ -96,3 +192,12 @@ def _actuator_of(model: mujoco.MjModel, joint: int, robot: RobotConfig) -> int:
         if is_joint and model.actuator_trnid[index, 0] == joint:
             return index
     raise SimulationError(f"robot {robot.name}: no actuator drives joint {model.joint(joint).name!r}")
+
+
+def _gripper_of(model: mujoco.MjModel, arm: Sequence[int], fingers: Sequence[int]) -> int:
+    """The gripper's actuator: by name, else the only one that is left; -1 if there is none or no finger joint."""
+    rest = [i for i in range(model.nu) if i not in arm]
+    named = [i for i in rest if model.actuator(i).name == GRIPPER_ACTUATOR]
+    if not fingers:
+        return -1
+    return (named or (rest if len(rest) == 1 else [-1]))[0]

@@ -1,0 +1,78 @@
+"""The electronics of a simulated arm: turns commands into a model's controls, and brakes. Shared by both clocks."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from reflexarc.configs.errors import RobotError
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.robots.servo import position_servo_control
+from reflexarc.sim.arm import ArmIndex
+from reflexarc.sim.brake import Brake
+from reflexarc.wire.messages import F64, JointCommand
+
+
+def check_command(command: JointCommand, robot: RobotConfig) -> None:
+    """Raises RobotError naming the field if a command has a wrong shape, is not finite or out of range."""
+    n = len(robot.joints)
+    for name in ("joint_position", "joint_velocity"):
+        value = getattr(command, name)
+        if value.shape != (n,):
+            raise RobotError(f"{name} has shape {value.shape}; {robot.name} has {n} joints")
+        if not np.isfinite(value).all():
+            raise RobotError(f"{name} {value.tolist()} is not finite")
+    if not 0.0 <= command.gripper <= 1.0:
+        raise RobotError(f"gripper {command.gripper} is outside [0, 1]")
+
+
+class ArmDrive:
+    """Holds the last command, or brakes; `next_control` gives what to write to `mjData.ctrl` for the next step."""
+
+    def __init__(
+        self, model: mujoco.MjModel, data: mujoco.MjData, robot: RobotConfig, index: ArmIndex
+    ) -> None:
+        self._data = data
+        self._robot = robot
+        self._index = index
+        self._step_s = float(model.opt.timestep)
+        self.reset()
+
+    def reset(self) -> None:
+        """Hold where the model's servos hold now; no brake."""
+        self._control: F64 = np.array(self._data.ctrl)
+        self.position: F64 = self._control[self._index.actuator]
+        """(n,) rad, commanded now."""
+        self.velocity: F64 = np.zeros_like(self.position)
+        """(n,) rad/s, commanded now."""
+        self._brake: Brake | None = None
+        self._braking_s = 0.0
+
+    @property
+    def braked(self) -> bool:
+        """Whether the brake has been pulled and no command has released it."""
+        return self._brake is not None
+
+    def command(self, command: JointCommand) -> None:
+        """Follow a command, which releases the brake. Raises RobotError for one that cannot be followed."""
+        check_command(command, self._robot)
+        self._brake = None
+        self.position = np.array(command.joint_position)
+        self.velocity = np.array(command.joint_velocity)
+        self._control[self._index.actuator] = position_servo_control(command, self._robot)
+        self._index.set_gripper(self._control, command.gripper)
+
+    def halt(self) -> None:
+        """Pull the brake: come to rest within the joints' acceleration limits and hold."""
+        if self._brake is None:
+            self._brake = Brake.plan(self._robot, self.position, self.velocity)
+            self._braking_s = 0.0
+
+    def next_control(self) -> F64:
+        """The control (nu,) of the next physics step; valid until the next call."""
+        if self._brake is not None and self._braking_s <= self._brake.duration_s + self._step_s:
+            self._braking_s += self._step_s
+            self.position, self.velocity = self._brake.at(self._braking_s)
+            held = JointCommand(joint_position=self.position, joint_velocity=self.velocity, gripper=0.0)
+            self._control[self._index.actuator] = position_servo_control(held, self._robot)
+        return self._control
