@@ -13,6 +13,7 @@
 | `controller` | controller | PUB | Observation, ActionChunk, Setpoint, Event, for the recorder |
 | `runner` | runner | PUB | EpisodeStart, EpisodeStop, Event |
 | `heartbeat` | runner | PULL | Heartbeat |
+| `recorder` | recorder | PUB | Event |
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ NAMES = (
     "controller",
     "runner",
     "heartbeat",
+    "recorder",
 )
 """In the order of their ports."""
 
@@ -70,6 +72,7 @@ class Endpoints(Config):
     controller: str = ""
     runner: str = ""
     heartbeat: str = ""
+    recorder: str = ""
 
     @model_validator(mode="before")
     @classmethod
