@@ -4,7 +4,7 @@
 
 A policy answers an observation with a chunk of actions: displacements of the tool, metres per step in the base frame,
 and an opening of the gripper. When they are due, how they are joined and whether they are safe is not its concern:
-the chunk below turns sharp corners at 0.3 m/s, and the report shows what safety made of it.
+the chunk below turns sharp corners at 0.2 m/s, and the report shows what safety made of it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from reflexarc.wire.contracts import Policy
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo, State
 
 SPEC = tcp_delta_spec(horizon=8, step_s=0.1)
-STEP_M = 0.03
-CORNER_STEPS = 3
+STEP_M = 0.02
+CORNER_STEPS = 5
 
 
 class Square:
-    """Goes round a square of 9 cm in the horizontal plane, a side every 0.3 s."""
+    """Goes round a square of 10 cm in the horizontal plane, a side every 0.5 s."""
 
     @property
     def info(self) -> PolicyInfo:
