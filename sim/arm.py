@@ -61,7 +61,7 @@ class ArmIndex:
 
     qpos, dof, actuator: (n,) indices, in the order of the config's joints. gripper_actuator: -1 if there is none;
     gripper_range: its control when closed and when open. fingers: (m,) qpos indices of the gripper's joints;
-    finger_closed, finger_open: (m,) their positions. tcp, wrist: site ids (wrist -1 if there is none).
+    finger_closed, finger_open: (m,) their positions. tcp, wrist: site ids.
     """
 
     qpos: NDArray[np.int64]
@@ -97,15 +97,15 @@ class ArmIndex:
             finger_closed=model.jnt_range[fingers, 0].copy(),
             finger_open=model.jnt_range[fingers, 1].copy(),
             tcp=tcp,
-            wrist=int(mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, WRIST_SITE)),
+            wrist=_find(model, robot, mujoco.mjtObj.mjOBJ_SITE, "site", WRIST_SITE),
         )
 
     def opening(self, data: mujoco.MjData) -> float:
         """The gripper's measured opening, 0 closed .. 1 open; 0 for an arm without one."""
         if not self.fingers.size:
             return 0.0
-        stroke = self.finger_open - self.finger_closed
-        return float(np.clip(np.mean((data.qpos[self.fingers] - self.finger_closed) / stroke), 0.0, 1.0))
+        shares = (data.qpos[self.fingers] - self.finger_closed) / (self.finger_open - self.finger_closed)
+        return min(1.0, max(0.0, float(shares.sum()) / shares.size))
 
     def set_gripper(self, control: F64, opening: float) -> None:
         """Write an opening 0..1 into a model's control (nu,), in place."""

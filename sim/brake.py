@@ -1,4 +1,4 @@
-"""How an arm stops by its own means: all joints decelerate evenly and come to rest together, on a straight joint path."""
+"""How an arm stops by its own means: its joints decelerate evenly, come to rest together, on a straight joint path."""
 
 from __future__ import annotations
 
