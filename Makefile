@@ -9,15 +9,20 @@ export PYTHONUNBUFFERED ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test lint format bench lock clean help
+.PHONY: setup opengl demo test lint format bench lock clean help
 
 setup: ## make .venv from the lock (done by every other target that needs it)
 	@sh scripts/setup.sh
 
-demo: setup ## words and pixels move the simulated arm; makes a table, a picture, a video, a Rerun file
+# Nothing can be drawn or tested without off-screen OpenGL: asked once, then remembered beside the packages.
+opengl: setup
+	@test -e .venv/opengl-$(MUJOCO_GL) || { mkdir -p build && $(PY) -m reflexarc.gl_probe >build/opengl.log 2>&1 \
+	    && touch .venv/opengl-$(MUJOCO_GL); } || { $(PY) -c "from reflexarc.doctor import run_doctor; run_doctor(None)"; exit 1; }
+
+demo: opengl ## words and pixels move the simulated arm; makes a table, a picture, a video, a Rerun file
 	@.venv/bin/reflexarc demo $(ARGS)
 
-test: setup ## the test suite; ARGS="tests/wire -k codec" to choose
+test: opengl ## the test suite; ARGS="tests/wire -k codec" to choose
 	@$(PY) -m pytest $(ARGS)
 
 lint: setup ## ruff check, ruff format --check, mypy --strict
