@@ -58,8 +58,11 @@ def resimulate(
     Raises LogError if a batch is missing.
     """
     expected = 0
-    for _, message in reader.messages(["/sim/steps"]):
-        assert isinstance(message, SimSteps)
+    begun = False
+    for _, message in reader.messages(["/sim/initial", "/sim/steps"]):
+        begun = begun or isinstance(message, SimInitial)
+        if not begun or not isinstance(message, SimSteps):
+            continue  # steps of the episode before, still on their way when this log was opened
         if message.first_step != expected:
             raise LogError(
                 f"{reader.path}: physics steps {expected} to {message.first_step - 1} are missing from the log; "

@@ -1,0 +1,216 @@
+"""The runner: owns reset, instruction, episode limits and, in simulation, the privileged success check.
+
+It stands beside the control path: it asks the robot host's console, asks the simulated arm, tells everybody when an
+episode begins and ends, and watches. If it dies, controller and host go on to their own hold.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from reflexarc.configs.errors import RobotError
+from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.endpoints import Endpoints
+from reflexarc.wire.messages import (
+    ActionChunk,
+    EpisodeStart,
+    EpisodeStop,
+    Event,
+    HostAction,
+    HostReply,
+    HostRequest,
+    Message,
+    SafetyReport,
+    SimAnswer,
+    SimQuery,
+    State,
+)
+from reflexarc.wire.sockets import PeerWatch, Publisher, Requester, Subscriber
+
+POLL_S = 0.05
+"""Period of the success check and of the watch over the peers."""
+
+SETTLE_S = 0.15
+"""Time for the recorder to open its file before the reset is on its way."""
+
+STOPPED = ("protective_stop", "e_stop")
+
+
+@dataclasses.dataclass(slots=True)
+class EpisodeFigures:
+    """What was seen of one episode. Times in seconds, latencies in ms."""
+
+    episode: str
+    task: str
+    instruction: str
+    success: bool = False
+    time_s: float = 0.0
+    end: str = ""
+    chunks: int = 0
+    policy_hz: float = 0.0
+    latency_ms_p50: float = 0.0
+    latency_ms_max: float = 0.0
+    limited: dict[str, int] = dataclasses.field(default_factory=dict)
+    events: list[str] = dataclasses.field(default_factory=list)
+
+
+class Runner:
+    """Runs episodes against the processes of a run."""
+
+    def __init__(self, endpoints: Endpoints, peers: tuple[str, ...], *, simulated: bool = True) -> None:
+        """peers: whose heartbeats to expect."""
+        self._watch = PeerWatch(endpoints.heartbeat, peers)
+        self._publisher = Publisher(endpoints.runner, name="runner")
+        self._console: Requester[HostReply] = Requester(endpoints.console, HostReply, name="host console")
+        self._sim: Requester[SimAnswer] | None = None
+        if simulated:
+            self._sim = Requester(endpoints.sim, SimAnswer, name="simulated arm")
+        self._states: Subscriber[Message] = Subscriber(
+            endpoints.state, State, SafetyReport, Event, name="runner's view of the host"
+        )
+        self._controller: Subscriber[Message] = Subscriber(
+            endpoints.controller, ActionChunk, Event, name="runner's view of the controller"
+        )
+        self._seq = 0
+
+    def wait_ready(self, timeout_s: float, check: Callable[[], None]) -> None:
+        """Wait for the first heartbeat of every peer; `check` raises if a process has died meanwhile.
+
+        Raises RobotError naming the peers that were not heard.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._watch.waiting:
+            self._watch.update(monotonic_ns())
+            check()
+            if time.monotonic() > deadline:
+                missing = ", ".join(self._watch.waiting)
+                raise RobotError(f"no heartbeat within {timeout_s:.0f} s from: {missing}; see their logs")
+            time.sleep(POLL_S)
+
+    def episode(
+        self,
+        episode: str,
+        *,
+        task: str = "",
+        seed: int = 0,
+        instruction: str = "",
+        time_limit_s: float,
+        metadata: str,
+        check: Callable[[], None],
+    ) -> EpisodeFigures:
+        """Run one episode. In simulation the task gives the instruction, unless one is named."""
+        self._console_request("disable")
+        if self._sim is not None and not instruction:
+            instruction = self._sim_query("reset", task=task, seed=seed).instruction
+        figures = EpisodeFigures(episode, task, instruction)
+        start = EpisodeStart(
+            t_ns=monotonic_ns(),
+            episode=episode,
+            instruction=instruction,
+            session=episode,
+            metadata=metadata,
+        )
+        self._publisher.send(start)
+        time.sleep(SETTLE_S)
+        if self._sim is not None:
+            self._sim_query("reset", task=task, seed=seed)
+            time.sleep(SETTLE_S)
+        self._console_request("reset")
+        self._console_request("enable")
+        try:
+            self._follow(figures, time_limit_s, check)
+        finally:
+            self._finish(figures)
+        return figures
+
+    def request(self, action: HostAction) -> HostReply:
+        """One request to the host's console; the reply says whether it was granted."""
+        self._seq += 1
+        return self._console.request(
+            HostRequest(t_ns=monotonic_ns(), action=action, seq=self._seq, source="runner"), 2.0
+        )
+
+    def close(self) -> None:
+        """Leave the arm disabled and release the sockets."""
+        for socket in (self._publisher, self._console, self._sim, self._states, self._controller):
+            if socket is not None:
+                socket.close()
+        self._watch.close()
+
+    def _console_request(self, action: HostAction) -> None:
+        reply = self.request(action)
+        if not reply.ok and action == "enable":
+            raise RobotError(f"the robot host refused to {action} in state {reply.safety}: {reply.text}")
+
+    def _sim_query(self, query: Literal["reset", "success"], task: str = "", seed: int = 0) -> SimAnswer:
+        assert self._sim is not None
+        self._seq += 1
+        ask = SimQuery(t_ns=monotonic_ns(), query=query, seq=self._seq, task=task, seed=seed)
+        answer = self._sim.request(ask, 20.0 if query == "reset" else 2.0)
+        if not answer.ok:
+            raise RobotError(f"the simulated arm refused {query}: {answer.text}")
+        return answer
+
+    def _follow(self, figures: EpisodeFigures, limit_s: float, check: Callable[[], None]) -> None:
+        """Watch until success, a latched stop, a lost peer or the end of the time."""
+        self._states.drain()
+        self._controller.drain()
+        begun = time.monotonic()
+        latencies: list[float] = []
+        rules: collections.Counter[str] = collections.Counter()
+        while not figures.end:
+            time.sleep(POLL_S)
+            check()
+            figures.time_s = time.monotonic() - begun
+            stopped = self._watch_host(figures, rules)
+            self._watch_controller(figures, latencies)
+            for event in self._watch.update(monotonic_ns()):
+                figures.events.append(f"{event.kind}: {event.text}")
+                self._publisher.send(event)
+            if self._sim is not None and self._sim_query("success").success:
+                figures.success, figures.end = True, "success"
+            elif stopped:
+                figures.end = f"the safety layer is in {stopped}"
+            elif self._watch.lost:
+                figures.end = f"lost: {', '.join(self._watch.lost)}"
+            elif figures.time_s > limit_s:
+                figures.end = "time limit"
+        figures.limited = dict(rules)
+        figures.policy_hz = figures.chunks / figures.time_s
+        if latencies:
+            latencies.sort()
+            figures.latency_ms_p50 = latencies[len(latencies) // 2]
+            figures.latency_ms_max = latencies[-1]
+
+    def _watch_host(self, figures: EpisodeFigures, rules: collections.Counter[str]) -> str:
+        stopped = ""
+        for message in self._states.drain():
+            if isinstance(message, State) and message.safety in STOPPED:
+                stopped = message.safety
+            elif isinstance(message, SafetyReport):
+                rules.update({item.rule for item in message.interventions})
+                if message.state in STOPPED and message.previous_state not in STOPPED:
+                    figures.events.append(f"{message.state}: {message.reason}")
+            elif isinstance(message, Event):
+                figures.events.append(f"{message.kind}: {message.text}")
+        return stopped
+
+    def _watch_controller(self, figures: EpisodeFigures, latencies: list[float]) -> None:
+        for message in self._controller.drain():
+            if isinstance(message, ActionChunk):
+                figures.chunks += 1
+                latencies.append((message.t_ns - message.t_obs_ns) * 1e-6)
+            elif isinstance(message, Event) and message.kind not in ("loop_stats", "control"):
+                figures.events.append(f"{message.kind}: {message.text}")
+
+    def _finish(self, figures: EpisodeFigures) -> None:
+        """Hold the arm, then tell everybody that the episode is over."""
+        self._console_request("hold")
+        outcome = json.dumps(dataclasses.asdict(figures))
+        self._publisher.send(EpisodeStop(t_ns=monotonic_ns(), episode=figures.episode, outcome=outcome))
+        time.sleep(SETTLE_S)
