@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 BESIDE = 0.055
 """Distance from the block's centre at which the fingers come down, m."""
 
-HEIGHT = 0.02
+HEIGHT = 0.018
+LOW = 0.006
+"""Height of the TCP when it pushes, and by how much it may be above that, m."""
+
 PUSH_SPEED = 0.18
 HOVER = 0.07
 
@@ -44,10 +47,11 @@ class PushExpert(Expert):
         behind = -sign * offset[1]
         if sign * (now.place[1] - now.thing[1]) < 0.003 and now.tcp[2] < 0.06:
             return Wish(now.tcp, CLOSED)
-        low = now.tcp[2] < HEIGHT + 0.012
+        low = now.tcp[2] < HEIGHT + LOW
         if low and abs(offset[0]) < 0.012 and BLOCK_HALF < behind < BESIDE + 0.03:
             way = now.place[1] - now.thing[1]
-            return Wish(np.array([now.thing[0], now.tcp[1] + way, HEIGHT]), CLOSED, PUSH_SPEED)
+            # The height is left as it is: fingers that slide down a block's side while they push it jam.
+            return Wish(np.array([now.thing[0], now.tcp[1] + way, now.tcp[2]]), CLOSED, PUSH_SPEED)
         beside = np.array([now.thing[0], now.thing[1] - sign * BESIDE, HEIGHT])
         return Wish(approach(now.tcp, beside, hover=HOVER), CLOSED)
 

@@ -29,7 +29,7 @@ def add_block(spec: mujoco.MjSpec, name: str, shape: Shape) -> None:
         size=[BLOCK_HALF, BLOCK_HALF, BLOCK_HALF],
         mass=BLOCK_MASS,
         condim=4,
-        friction=[1.0, 0.02, 0.001],
+        friction=[0.4, 0.02, 0.001],
         **SOLID,
     )
 

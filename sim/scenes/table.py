@@ -8,6 +8,9 @@ import numpy as np
 from reflexarc.sim.scenes.collide import NOTHING, SOLID
 from reflexarc.sim.scenes.palette import TABLE
 
+TABLE_FRICTION = 0.4
+"""Blocks on the table. Times the friction of the finger tips (1.5) it must stay below 1: else a push from the side locks."""
+
 FRONT_CAMERA = "front"
 CAMERA_POSITION = (1.02, 0.0, 0.86)
 CAMERA_TARGET = (0.495, 0.0, 0.01)
@@ -29,7 +32,7 @@ def add_table(spec: mujoco.MjSpec) -> None:
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[1.5, 1.5, 0.1],
         rgba=TABLE,
-        friction=[1.0, 0.01, 0.001],
+        friction=[TABLE_FRICTION, 0.01, 0.001],
         **SOLID,
     )
     world.add_light(
