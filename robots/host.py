@@ -69,7 +69,7 @@ class RobotHost:
         self._memory = self._filter.start(self._measured, now_ns)
         self._pose = self._memory.view.pose
         self._halted = False
-        self._fault = ""
+        self._faults: dict[str, str] = {}
         self._seq = 0
         self._events: list[Event] = []
 
@@ -114,9 +114,9 @@ class RobotHost:
         try:
             self._measured = self._robot.read()
         except RobotError as error:
-            self._report_fault(now_ns, f"driver cannot be read: {error}")
+            self._report_fault(now_ns, "read", str(error))
         else:
-            self._fault = ""
+            self._faults.pop("read", None)
 
     def _write(self, now_ns: int, command: JointCommand) -> None:
         assert self._memory is not None
@@ -131,13 +131,17 @@ class RobotHost:
                 self._robot.write(command)
                 self._halted = False
         except RobotError as error:
-            self._report_fault(now_ns, f"driver cannot be written: {error}")
+            self._report_fault(now_ns, "written", str(error))
             self._memory = self._filter.trip(self._memory, f"driver cannot be written: {error}")
 
-    def _report_fault(self, now_ns: int, text: str) -> None:
-        if text != self._fault:
-            self._fault = text
-            self._note(now_ns, "driver_fault", text)
+        else:
+            self._faults.pop("written", None)
+
+    def _report_fault(self, now_ns: int, what: str, text: str) -> None:
+        """Note what the driver says, once for as long as it says the same."""
+        if self._faults.get(what) != text:
+            self._faults[what] = text
+            self._note(now_ns, "driver_fault", f"driver cannot be {what}: {text}")
 
     def _state(self, now_ns: int, memory: Memory) -> State:
         measured = self._measured

@@ -1,0 +1,234 @@
+"""The robot host: what it writes, when it does not, and what its states say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reflexarc.configs.errors import RobotError
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.safety import SafetyConfig
+from reflexarc.robots.fake import FakeRobot
+from reflexarc.robots.host import HostTick, RobotHost
+from reflexarc.safety.kinematics import Kinematics
+from reflexarc.wire.codec import decode, encode
+from reflexarc.wire.messages import F64, HostAction, HostReply, HostRequest, JointCommand, Setpoint, State
+
+
+class Recorded(FakeRobot):
+    """A fake that counts what is written to it."""
+
+    written = 0
+    refuses = False
+
+    def write(self, command: JointCommand) -> None:
+        """Count it, then go there."""
+        if self.refuses:
+            raise RobotError("the device refuses")
+        self.written += 1
+        super().write(command)
+
+
+class Bench:
+    """A host with a recorded fake arm, on a virtual clock."""
+
+    def __init__(self, config: RobotConfig, safety: SafetyConfig) -> None:
+        self.config = config
+        self.now_ns = 0
+        self.robot = Recorded(config, lambda: self.now_ns)
+        self.robot.connect()
+        self.host = RobotHost(self.robot, config, safety, "virtual")
+        self.seq = 0
+
+    def ask(self, action: HostAction) -> HostReply:
+        """A request from the console."""
+        return self.host.request(HostRequest(t_ns=self.now_ns, clock="virtual", action=action, seq=3))
+
+    def tick(self, offset: float | None = None) -> HostTick:
+        """One tick, led to `offset` rad beside home, or by nobody."""
+        setpoint = None if offset is None else self.setpoint(np.array(self.config.home) + offset)
+        result = self.host.tick(self.now_ns, setpoint)
+        self.now_ns += self.config.tick_ns
+        return result
+
+    def setpoint(self, position: F64) -> Setpoint:
+        """A setpoint made now."""
+        self.seq += 1
+        return Setpoint(
+            t_ns=self.now_ns,
+            clock="virtual",
+            seq=self.seq,
+            t_due_ns=self.now_ns,
+            joint_position=position,
+            joint_velocity=np.zeros_like(position),
+            gripper=0.2,
+            source="expert",
+            chunk_obs_seq=1,
+            chunk_age_ns=40_000_000,
+        )
+
+
+@pytest.fixture
+def bench(robot: RobotConfig, safety: SafetyConfig) -> Bench:
+    made = Bench(robot, safety)
+    made.host.restart(0)
+    return made
+
+
+def test_state_says_everything_and_passes_the_codec(bench: Bench) -> None:
+    bench.robot.wrench[:] = 1, 2, 3, 0.1, 0.2, 0.3
+    bench.ask("enable")
+    for _ in range(60):
+        state = bench.tick(0.02).state
+    kinematics = Kinematics(bench.config)
+    assert state.safety == "active"
+    assert state.clock == "virtual"
+    assert state.t_ns == state.t_state_ns == bench.now_ns - bench.config.tick_ns
+    assert np.array_equal(state.wrench_tcp, bench.robot.wrench)
+    assert np.allclose(state.pose_base_tcp_commanded, kinematics.pose(state.joint_position_commanded))
+    assert np.allclose(state.pose_base_tcp, kinematics.pose(state.joint_position))
+    assert np.allclose(state.joint_position_commanded, np.array(bench.config.home) + 0.02, atol=1e-9)
+    assert state.chunk_age_ns == 40_000_000
+    assert state.gripper_commanded < 1
+    back = decode(encode(state))
+    assert isinstance(back, State)
+    assert np.array_equal(back.joint_position_commanded, state.joint_position_commanded)
+
+
+def test_home_is_where_the_geometry_says(bench: Bench) -> None:
+    """TCP at (0.45, 0, 0.25) m, pointing straight down, fingers opening along y."""
+    pose = bench.tick().state.pose_base_tcp
+    assert np.abs(pose[:3] - [0.45, 0.0, 0.25]).max() < 1e-3
+    assert abs(np.linalg.norm(pose[3:]) - 1) < 1e-9
+
+
+def test_does_not_move_before_enable_nor_before_a_setpoint(bench: Bench) -> None:
+    for _ in range(20):
+        assert bench.tick(0.05).state.safety == "ready"
+    assert bench.ask("enable").ok
+    for _ in range(20):
+        state = bench.tick().state
+    assert state.safety == "active"
+    assert np.array_equal(state.joint_position, np.array(bench.config.home))
+
+
+def test_restart_forgets_everything(bench: Bench) -> None:
+    bench.ask("enable")
+    for _ in range(30):
+        bench.tick(0.05)
+    bench.ask("e_stop")
+    bench.tick()
+    bench.now_ns = 0
+    bench.host.restart(0)
+    result = bench.tick()
+    assert (result.state.safety, result.state.seq, result.state.t_ns) == ("ready", 1, 0)
+    assert np.array_equal(result.state.joint_position_commanded, result.state.joint_position)
+    assert result.report is None
+
+
+def test_e_stop_brakes_in_a_controlled_way_and_then_halts(bench: Bench) -> None:
+    bench.ask("enable")
+    for _ in range(30):
+        bench.tick(0.09)
+    assert bench.ask("e_stop").ok
+    first = bench.tick(0.09)
+    assert first.report is not None
+    assert (first.report.previous_state, first.report.state) == ("active", "e_stop")
+    assert not bench.robot.halted
+    kinds: list[str] = []
+    for _ in range(100):
+        kinds += [event.kind for event in bench.tick(0.09).events]
+    assert bench.robot.halted
+    assert kinds == ["halt"]
+    written = bench.robot.written
+    bench.tick(0.09)
+    assert bench.robot.written == written
+
+
+def test_disabled_arm_may_be_moved_by_others_and_is_taken_up_where_it_is(bench: Bench) -> None:
+    bench.ask("enable")
+    bench.tick(0.0)
+    assert bench.ask("disable").ok
+    for _ in range(5):
+        bench.tick()
+    assert bench.robot.halted
+    moved = np.array(bench.config.home) + 0.03
+    bench.robot._position[:] = moved
+    bench.tick()
+    assert bench.ask("enable").ok
+    bench.tick()
+    state = bench.tick().state
+    assert np.allclose(state.joint_position, moved)
+    assert np.allclose(state.joint_position_commanded, moved)
+
+
+def test_an_unreadable_driver_is_named_once_and_stops(bench: Bench) -> None:
+    bench.ask("enable")
+    for _ in range(30):
+        bench.tick(0.05)
+    bench.robot.silent = True
+    results = [bench.tick(0.05) for _ in range(40)]
+    assert results[-1].state.safety == "protective_stop"
+    faults = [event for result in results for event in result.events if event.kind == "driver_fault"]
+    assert [event.text for event in faults] == [
+        "driver cannot be read: fake panda does not answer",
+        "driver cannot be written: fake panda does not answer",
+    ]
+
+
+def test_a_driver_that_refuses_to_be_written_stops(bench: Bench) -> None:
+    bench.ask("enable")
+    bench.tick(0.0)
+    bench.robot.refuses = True
+    bench.tick(0.0)
+    result = bench.tick(0.0)
+    assert result.state.safety == "protective_stop"
+    assert result.report is not None
+    assert "the device refuses" in result.report.reason
+
+
+def test_category_0_uses_the_arm_s_own_brakes_at_once(robot: RobotConfig, safety: SafetyConfig) -> None:
+    bench = Bench(robot.model_copy(update={"stop_category": 0}), safety)
+    bench.host.restart(0)
+    bench.ask("enable")
+    for _ in range(30):
+        bench.tick(0.09)
+    bench.host.trip("planted")
+    bench.tick()
+    assert bench.robot.halted
+
+
+def test_a_measurement_that_is_not_finite_stops_and_keeps_the_last_pose(bench: Bench) -> None:
+    bench.ask("enable")
+    before = bench.tick(0.0).state
+    bench.robot._position = np.full(7, np.nan)
+    state = bench.tick(0.0).state
+    assert state.safety == "protective_stop"
+    assert np.array_equal(state.pose_base_tcp, before.pose_base_tcp)
+    assert np.isfinite(state.joint_position_commanded).all()
+
+
+def test_requests_are_answered_and_noted(bench: Bench) -> None:
+    reply = bench.ask("reduce")
+    assert (reply.seq, reply.ok, reply.safety) == (3, False, "ready")
+    assert (
+        reply.text
+        == "reduce refused in state ready; allowed: disable, e_stop, enable, reset, shutdown, status"
+    )
+    events = bench.tick().events
+    assert [event.kind for event in events] == ["request"]
+    assert bench.ask("status").ok
+    assert bench.tick().events == ()
+
+
+def test_before_it_started_requests_are_refused(robot: RobotConfig, safety: SafetyConfig) -> None:
+    bench = Bench(robot, safety)
+    assert not bench.ask("enable").ok
+    assert bench.tick().state.safety == "ready"
+
+
+def test_a_driver_with_other_joints_is_refused(robot: RobotConfig, safety: SafetyConfig) -> None:
+    joints = (robot.joints[0].model_copy(update={"name": "elbow"}), *robot.joints[1:])
+    other = robot.model_copy(update={"joints": joints})
+    with pytest.raises(RobotError, match=r"driver has joints elbow, joint2.*robot 'panda' has joint1"):
+        RobotHost(FakeRobot(other, lambda: 0), robot, safety, "virtual")
