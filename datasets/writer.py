@@ -358,11 +358,11 @@ def _without_pixels(frame: CameraFrame) -> CameraFrame:
 
 def _create(path: Path) -> int:
     """Open a new file for appending; its folder is made."""
+    if path.exists():
+        raise LogError(f"{path} exists already; an episode log is never overwritten")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    except FileExistsError as error:
-        raise LogError(f"{path} exists already; an episode log is never overwritten") from error
     except OSError as error:
         raise LogError(f"{path}: the episode log cannot be created: {error.strerror}") from error
 

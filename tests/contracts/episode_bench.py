@@ -1,4 +1,4 @@
-"""Episodes made by hand for the tests of the log: one message of every kind, and an arm that moves as a formula says."""
+"""Episodes made by hand for tests of the log: one message of every kind, and an arm that moves as a formula says."""
 
 from __future__ import annotations
 
@@ -35,11 +35,19 @@ MS = 1_000_000
 TICK_NS = 5 * MS
 CAMERA_NS = 100 * MS
 SIZE = 16
-METADATA = {"task": "lift", "seed": 7, "policy": "expert", "versions": {"mujoco": "4.0"}, "instruction": "lift it"}
+METADATA = {
+    "task": "lift",
+    "seed": 7,
+    "policy": "expert",
+    "versions": {"mujoco": "4.0"},
+    "instruction": "lift it",
+}
 OUTCOME = {"success": True, "time_s": 1.25}
 
 
-def state(t_ns: int, *, commanded: F64, measured: F64 | None = None, gripper: float = 1.0, seq: int = 0) -> State:
+def state(
+    t_ns: int, *, commanded: F64, measured: F64 | None = None, gripper: float = 1.0, seq: int = 0
+) -> State:
     """A state of a seven-joint arm at rest, with these poses (7,)."""
     zeros = np.zeros(7)
     return State(
@@ -79,7 +87,9 @@ def every_message(seed: int = 0) -> list[tuple[str, Message]]:
     now = state(20 * MS, commanded=here + random.normal(0, 1e-3, 7))
     pixels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     frames = {
-        name: encode_image(pixels, camera=name, seq=1, t_capture_ns=20 * MS, encoding=encoding, clock="virtual")
+        name: encode_image(
+            pixels, camera=name, seq=1, t_capture_ns=20 * MS, encoding=encoding, clock="virtual"
+        )
         for name, encoding in (("front", "raw"), ("wrist", "png"))
     }
     common: dict[str, Any] = {"t_ns": 20 * MS, "clock": "virtual"}
@@ -97,7 +107,9 @@ def every_message(seed: int = 0) -> list[tuple[str, Message]]:
         ),
         now,
         *frames.values(),
-        Observation(**common, seq=1, t_obs_ns=20 * MS, state=now, images=frames, instruction="lift the red cube"),
+        Observation(
+            **common, seq=1, t_obs_ns=20 * MS, state=now, images=frames, instruction="lift the red cube"
+        ),
         ActionChunk(
             **common,
             obs_seq=1,
@@ -128,7 +140,9 @@ def every_message(seed: int = 0) -> list[tuple[str, Message]]:
             interventions=[limited],
             reason="force 80 N is above 60 N",
         ),
-        Event(**common, kind="underrun", source="controller", text="the chunk ran out", data={"age_ms": 12.5}),
+        Event(
+            **common, kind="underrun", source="controller", text="the chunk ran out", data={"age_ms": 12.5}
+        ),
         SimSteps(
             **common,
             first_step=0,
@@ -157,11 +171,11 @@ def motion(
     *,
     gripper_at: Callable[[float], float] = lambda _: 1.0,
     cameras: tuple[str, ...] = ("front", "wrist"),
-    first_step: int = 0,
 ) -> Iterator[tuple[str, Message]]:
     """An episode in virtual time: states at 200 Hz, setpoints at 100 Hz, pictures at 10 Hz.
 
-    pose_at: commanded TCP pose (7,) at a time in seconds; the arm trails it by 1 mm in y. gripper_at: what setpoints ask.
+    pose_at: commanded TCP pose (7,) at a time in seconds; the arm stays 1 mm off it in y. gripper_at: what setpoints
+    ask for at the time they are due.
     """
     start = EpisodeStart(
         t_ns=0, clock="virtual", episode="e", instruction="lift the red cube", session="s", metadata="{}"
