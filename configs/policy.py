@@ -14,7 +14,9 @@ from reflexarc.configs.base import Config
 ACTION_BINS = 256
 """Bins of every action dimension, and reserved vocabulary ids of a model (RT-2; OpenVLA, Kim et al. 2024)."""
 
-ProprioFeature = Literal["position", "position_commanded", "rotation", "gripper", "gripper_commanded", "wrench"]
+ProprioFeature = Literal[
+    "position", "position_commanded", "rotation", "gripper", "gripper_commanded", "wrench"
+]
 """What a policy may feel: TCP position (3) m, the commanded one (3) m, its rotation as the first two columns of the
 rotation matrix (6), gripper opening measured and commanded (1 each), wrench in the TCP frame (6) N and N·m."""
 
@@ -126,7 +128,7 @@ class AugmentConfig(Config):
     shift: int = Field(default=0, ge=0, le=16)
     gain: float = Field(default=0.1, ge=0, lt=1)
     channel_gain: float = Field(default=0.04, ge=0, lt=1)
-    position_noise: float = Field(default=0.002, ge=0)
+    position_noise: float = Field(default=0.001, ge=0)
     opening_noise: float = Field(default=0.02, ge=0)
     wrench_dropout: float = Field(default=0.2, ge=0, le=1)
     word_dropout: float = Field(default=0.02, ge=0, lt=1)
@@ -138,7 +140,8 @@ class TrainConfig(Config):
 
     warmup: share of the schedule. ema_steps: time constant of the averaged weights that are kept. smoothing: width
     in bins of the soft targets. focus_weight: of the grounding loss. weights: how often each task is drawn, relative.
-    validation: share of the episodes held out. precision: of the matrix products (`auto`: bf16 where the CPU has it).
+    validation: share of the episodes held out. precision: of the matrix products; `auto` is bf16 where
+    the device multiplies it natively. device: `auto` takes a GPU if there is one.
     """
 
     batch: int = Field(default=64, ge=1)
@@ -156,7 +159,9 @@ class TrainConfig(Config):
     validate_every: int = Field(default=500, ge=1)
     validation_samples: int = Field(default=1024, ge=1)
     save_every: int = Field(default=1000, ge=1)
+    seed: int = 0
     threads: int = Field(default=2, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     augment: AugmentConfig = AugmentConfig()
 

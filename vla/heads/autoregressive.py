@@ -1,0 +1,43 @@
+"""Action tokens one after the other, each seeing those before it (RT-2; OpenVLA, Kim et al. 2024).
+
+In training the true tokens are given (teacher forcing) and all are predicted in one pass; when acting, H·D passes of
+one token run on the key/value cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from reflexarc.vla.heads.readout import read_bins
+from reflexarc.vla.trunk import Prefix, Trunk
+
+
+class AutoregressiveHead(nn.Module):
+    """See the header. Token i is dimension i mod D of action i div D."""
+
+    def __init__(self, width: int, horizon: int, dims: int) -> None:
+        super().__init__()
+        self.horizon, self.dims = horizon, dims
+        self.begin = nn.Parameter(torch.randn(width) * 0.3)
+        self.slots = nn.Parameter(torch.randn(horizon * dims, width) * 0.3)
+        self.bias = nn.Parameter(torch.zeros(dims, 256))
+
+    def forward(self, trunk: Trunk, prefix: Prefix, plan: Tensor, bins: Tensor) -> Tensor:
+        """Logits (B, H, D, 256) given the true bins (B, H, D). plan: (B, width)."""
+        true = trunk.embed(bins.flatten(1)[:, :-1] + trunk.words)
+        start = self.begin.expand(len(bins), 1, -1).to(true.dtype)
+        tokens = torch.cat([start, true], dim=1) + self.slots + plan[:, None]
+        logits = trunk.action_logits(trunk.extend(tokens, prefix, causal=True))
+        return torch.unflatten(logits, 1, (self.horizon, self.dims)) + self.bias
+
+    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor, readout: str) -> Tensor:
+        """Bins (B, H, D) int64."""
+        token = self.begin.expand(len(plan), 1, -1)
+        chosen = []
+        for index in range(self.horizon * self.dims):
+            hidden = trunk.extend(token + self.slots[index] + plan[:, None], prefix, causal=True)
+            logits = trunk.action_logits(hidden) + self.bias[index % self.dims]
+            chosen.append(read_bins(logits, readout))
+            token = trunk.embed(chosen[-1] + trunk.words)
+        return torch.unflatten(torch.cat(chosen, dim=1), 1, (self.horizon, self.dims))

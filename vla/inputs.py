@@ -1,0 +1,27 @@
+"""What a model is given, as tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch.
+
+    images: (B, C, 3, S, S) float32 in [-1, 1], cameras in the order of the configuration. words: (B, L) int64 ids.
+    proprio: (B, P) float32, normalised. tcp: (B, 3) float32 m, base frame: the commanded TCP position, onto which
+    the actions are composed.
+    """
+
+    images: Tensor
+    words: Tensor
+    proprio: Tensor
+    tcp: Tensor
+
+    def to(self, device: torch.device) -> Inputs:
+        """The same batch on another device."""
+        return Inputs(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))

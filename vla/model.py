@@ -1,0 +1,98 @@
+"""The vision-language-action model: tower, connector, language model, focus and action head put together.
+
+It knows tensors only: what the bins mean in metres is the tokenizers' business, how tensors come from observations
+is `preprocess.py`'s.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from reflexarc.configs.policy import ModelConfig
+from reflexarc.vla.connectors import build_connector
+from reflexarc.vla.focus import FocusHead
+from reflexarc.vla.heads import build_head
+from reflexarc.vla.inputs import Inputs
+from reflexarc.vla.instruction import InstructionSummary
+from reflexarc.vla.tokenizers.text import PAD
+from reflexarc.vla.trunk import Prefix, Trunk
+from reflexarc.vla.vision import build_tower
+
+
+class VlaModel(nn.Module):
+    """words: size of the text vocabulary. proprio: number of features felt. horizon, dims: H and D of a chunk.
+
+    focus_centers: (6, 256) metres, the bins of the focus; None where the configuration has no focus.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        words: int,
+        proprio: int,
+        horizon: int,
+        dims: int,
+        focus_centers: Tensor | None,
+    ) -> None:
+        super().__init__()
+        width, condition = config.language.width, config.condition_width
+        self.config = config
+        self.trunk = Trunk(config.language, words)
+        self.summary = InstructionSummary(width, condition, 1 + config.language.max_words)
+        tower = build_tower(config)
+        connector = build_connector(config, tower)
+        head = build_head(config.head.kind, width, horizon, dims)
+        self.tower, self.connector, self.head = tower, connector, head
+        self.feel = nn.Sequential(nn.Linear(proprio, width), nn.SiLU(), nn.Linear(width, width))
+        self.focus = FocusHead(width, focus_centers) if config.focus and focus_centers is not None else None
+        known = proprio + (self.focus.features if self.focus else 0)
+        self.plan = nn.Sequential(nn.Linear(known, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+
+    def forward(self, inputs: Inputs, bins: Tensor) -> tuple[Tensor, Tensor | None]:
+        """For training: action logits (B, H, D, 256) given true bins (B, H, D), and focus logits (B, 2, 3, 256)."""
+        tokens, keep = self.see(inputs)
+        prefix, plan, focus = self.think(inputs, tokens, keep)
+        return self.head(self.trunk, prefix, plan, bins), focus
+
+    def see(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Words and image tokens (B, L + N, width), and which of them are not padding (B, L + N) bool."""
+        keep = inputs.words != PAD
+        words = self.trunk.embed(inputs.words)
+        condition = self.summary(words, keep)
+        images = self.connector(self.tower(inputs.images, condition), condition)
+        seen = torch.ones(images.shape[:2], dtype=torch.bool, device=keep.device)
+        return torch.cat([words.to(images.dtype), images], dim=1), torch.cat([keep, seen], dim=1)
+
+    def think(self, inputs: Inputs, tokens: Tensor, keep: Tensor) -> tuple[Prefix, Tensor, Tensor | None]:
+        """The cached prefix, the plan (B, width) that every action token starts from, and the focus logits."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            felt = self.feel(inputs.proprio)[:, None]
+        parts = [tokens, felt]
+        if self.focus is not None:
+            parts.append(self.focus.queries.expand(len(felt), -1, -1))
+        extra = torch.ones(len(felt), sum(part.shape[1] for part in parts[1:]), dtype=torch.bool)
+        keep = torch.cat([keep, extra.to(keep.device)], dim=1)
+        embeddings = torch.cat([part.float() for part in parts], dim=1)
+        hidden, prefix = self.trunk.prefix(embeddings, keep, inputs.words.shape[1])
+        known, logits = [inputs.proprio], None
+        if self.focus is not None:
+            logits = self.focus.logits(self.trunk, hidden[:, -self.focus.queries.shape[0] :])
+            known.append(self.focus.describe(logits, inputs.tcp))
+        with torch.autocast(tokens.device.type, enabled=False):
+            plan: Tensor = self.plan(torch.cat(known, dim=-1).float())
+        return prefix, plan, logits
+
+    @torch.inference_mode()
+    def act(self, inputs: Inputs) -> Tensor:
+        """Bins (B, H, D) int64."""
+        tokens, keep = self.see(inputs)
+        prefix, plan, _ = self.think(inputs, tokens, keep)
+        return self.head.decode(self.trunk, prefix, plan, self.config.head.readout)
+
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        return sum(cast(Tensor, each).numel() for each in self.parameters())

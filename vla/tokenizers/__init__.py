@@ -1,0 +1,6 @@
+"""Numbers and words as tokens."""
+
+from reflexarc.vla.tokenizers.text import WordTokenizer
+from reflexarc.vla.tokenizers.uniform import UniformTokenizer
+
+__all__ = ["UniformTokenizer", "WordTokenizer"]

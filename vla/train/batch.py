@@ -1,0 +1,161 @@
+"""One training batch: raw rows, changed a little, as the model's inputs and the labels' bins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reflexarc.configs.policy import AugmentConfig, ModelConfig
+from reflexarc.vla.inputs import Inputs
+from reflexarc.vla.preprocess import Raw, to_inputs
+from reflexarc.vla.stats import FEATURE_NAMES, Stats
+from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers.text import BEGIN, PAD, UNKNOWN
+from reflexarc.vla.train.data import Rows, TrainingData
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """bins: (B, H, D) int64. mask: (B, H) bool. focus_bins: (B, 2, 3) int64. focus_mask: (B, 2) bool.
+
+    actions: (B, H, D) float32 and focus: (B, 2, 3) float32 m are the labels before binning.
+    """
+
+    inputs: Inputs
+    bins: Tensor
+    mask: Tensor
+    actions: Tensor
+    focus_bins: Tensor
+    focus_mask: Tensor
+    focus: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
+
+class Batches:
+    """Makes batches of rows; with a generator they are augmented, without one they are as a policy would see them."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        config: ModelConfig,
+        *,
+        actions: UniformTokenizer,
+        words: WordTokenizer,
+        stats: Stats,
+    ) -> None:
+        self._data, self._config = data, config
+        self._actions, self._stats = actions, stats
+        self._words = np.stack([words.encode(text) for text in data.instructions])
+        self._bins = actions.encode(data.actions).astype(np.uint8)
+        names = [name for feature in config.proprio for name in FEATURE_NAMES[feature]]
+        self._places = {
+            feature: [names.index(name) for name in FEATURE_NAMES[feature]] for feature in config.proprio
+        }
+        dims = data.spec.dims
+        self._still = np.array([dim.delta for dim in dims])
+        self._opening = np.array([dim.unit == "opening" for dim in dims])
+
+    def make(
+        self, rows: Rows, augment: AugmentConfig | None = None, generator: np.random.Generator | None = None
+    ) -> Batch:
+        """The batch of `rows`."""
+        data = self._data
+        images = np.stack([data.images(name, rows) for name in self._config.cameras], axis=1)
+        raw = Raw(images, self._words[data.episode[rows]], data.proprio[rows], data.tcp[rows])
+        bins, mask = self._bins[rows].astype(np.int64), data.mask[rows]
+        actions, focus = data.actions[rows], data.focus[rows]
+        if augment is not None and generator is not None:
+            raw = self._feel_noisily(raw, augment, generator)
+            raw, blank = _change_words(raw, augment, generator)
+            if blank.any():
+                actions = np.where(blank[:, None, None], self._hold(rows), actions)
+                bins = np.where(blank[:, None, None], self._actions.encode(actions), bins)
+                mask = mask | blank[:, None]
+                focus = np.where(blank[:, None, None], np.nan, focus)
+        inputs = to_inputs(raw, self._stats)
+        if augment is not None and generator is not None:
+            _change_images(inputs.images, augment, generator)
+        known: NDArray[np.bool_] = np.isfinite(focus.sum(axis=2))
+        if self._stats.focus is None:
+            known = np.zeros_like(known)
+        return Batch(
+            inputs=inputs,
+            bins=torch.from_numpy(bins),
+            mask=torch.from_numpy(mask),
+            actions=torch.from_numpy(actions.astype(np.float32)),
+            focus_bins=torch.from_numpy(self._focus_bins(focus, known)),
+            focus_mask=torch.from_numpy(known),
+            focus=torch.from_numpy(np.where(known[..., None], focus, 0.0).astype(np.float32)),
+        )
+
+    def _focus_bins(self, focus: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.int64]:
+        if self._stats.focus is None:
+            return np.zeros(focus.shape, dtype=np.int64)
+        filled = np.where(known[..., None], focus, 0.0)
+        return self._stats.focus.encode(filled.reshape(len(focus), -1)).reshape(focus.shape)
+
+    def _hold(self, rows: Rows) -> NDArray[np.float64]:
+        """(B, H, D) actions that hold still: no motion, the gripper as commanded; absolute joints as they would be."""
+        data = self._data
+        opening = data.gripper_commanded[rows][:, None, None]
+        return np.where(self._still, 0.0, np.where(self._opening, opening, data.actions[rows][:, :1]))
+
+    def _feel_noisily(self, raw: Raw, augment: AugmentConfig, generator: np.random.Generator) -> Raw:
+        proprio, tcp = raw.proprio.copy(), raw.tcp
+        if "position" in self._places:
+            proprio[:, self._places["position"]] += generator.normal(0, augment.position_noise, tcp.shape)
+        if "position_commanded" in self._places:
+            noise = generator.normal(0, augment.position_noise, tcp.shape)
+            proprio[:, self._places["position_commanded"]] += noise
+            tcp = tcp + noise
+        for name in ("gripper", "gripper_commanded"):
+            if name in self._places:
+                noise = generator.normal(0, augment.opening_noise, (len(tcp), 1))
+                proprio[:, self._places[name]] += noise
+        if "wrench" in self._places:
+            numb = generator.random(len(tcp)) < augment.wrench_dropout
+            for place in self._places["wrench"]:
+                proprio[numb, place] = self._stats.mean[place]
+        return Raw(raw.images, raw.words, proprio, tcp)
+
+
+def _change_words(
+    raw: Raw, augment: AugmentConfig, generator: np.random.Generator
+) -> tuple[Raw, NDArray[np.bool_]]:
+    """Some words unknown, some instructions blank; also which (B,) are blank."""
+    words = raw.words.copy()
+    forgotten = (generator.random(words.shape) < augment.word_dropout) & (words > UNKNOWN)
+    words[forgotten] = UNKNOWN
+    blank = generator.random(len(words)) < augment.blank
+    words[blank] = PAD
+    words[blank, 0] = BEGIN
+    return Raw(raw.images, words, raw.proprio, raw.tcp), blank
+
+
+def _change_images(images: Tensor, augment: AugmentConfig, generator: np.random.Generator) -> None:
+    """Shift whole images and change their brightness, in place. images: (B, C, 3, S, S) in [-1, 1]."""
+    batch, cameras = images.shape[:2]
+    if augment.shift:
+        moves = generator.integers(-augment.shift, augment.shift + 1, (batch, cameras, 2))
+        for b in range(batch):
+            for c in range(cameras):
+                images[b, c] = _shift(images[b, c], *moves[b, c].tolist())
+    gain = 1.0 + generator.uniform(-augment.gain, augment.gain, (batch, cameras, 1))
+    gain = gain * (1.0 + generator.uniform(-augment.channel_gain, augment.channel_gain, (batch, cameras, 3)))
+    factor = torch.from_numpy(gain.astype(np.float32))[..., None, None]
+    images.add_(1.0).mul_(factor).sub_(1.0)
+
+
+def _shift(image: Tensor, down: int, right: int) -> Tensor:
+    """The image moved, its edge repeated. image: (3, S, S)."""
+    size = image.shape[-1]
+    rows = (torch.arange(size) - down).clamp(0, size - 1)
+    columns = (torch.arange(size) - right).clamp(0, size - 1)
+    return image[:, rows][:, :, columns]

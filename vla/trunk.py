@@ -1,0 +1,115 @@
+"""The decoder LM: a Llama of `transformers`, run over embeddings in segments that share a cache.
+
+First the prefix (words, image tokens, state, focus queries) in which everything sees everything; then a head's block of
+action tokens, which sees the prefix and of itself what its mask allows. The last 256 rows of the vocabulary are the
+action ids; they serve as input embeddings and as the only rows of the LM head that are ever computed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaModel
+
+from reflexarc.configs.policy import ACTION_BINS, LanguageConfig
+
+WORD_SCALE = 0.3
+"""Initial standard deviation of word embeddings, comparable to that of the image tokens."""
+
+
+class Prefix:
+    """The cached keys and values of a prefix, and who may be looked at.
+
+    keep: (B, P) bool, false at padding. next_position: of what follows.
+    """
+
+    def __init__(self, cache: DynamicCache, keep: Tensor, next_position: int) -> None:
+        self.cache = cache
+        self.keep = keep
+        self.next_position = next_position
+
+
+class Trunk(nn.Module):
+    """See the header. `words`: size of the text vocabulary; action ids start there."""
+
+    def __init__(self, config: LanguageConfig, words: int) -> None:
+        super().__init__()
+        self.words = words
+        self.width = config.width
+        self._max_length = 1 + config.max_words
+        self._llama = LlamaConfig(
+            vocab_size=words + ACTION_BINS,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=4096,
+            pad_token_id=0,
+            bos_token_id=1,
+            attn_implementation="sdpa",
+        )
+        self.llama = LlamaModel(self._llama)
+        with torch.no_grad():
+            table = self.llama.embed_tokens.weight
+            table[:words].normal_(std=WORD_SCALE)
+            table[words:] = smooth_rows(config.width)
+
+    @property
+    def action_rows(self) -> Tensor:
+        """(256, width) the vocabulary rows of the action ids."""
+        rows: Tensor = self.llama.embed_tokens.weight[self.words :]
+        return rows
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (..., width) of word or action ids."""
+        embedded: Tensor = self.llama.embed_tokens(ids)
+        return embedded
+
+    def action_logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) to (..., 256)."""
+        return hidden @ (self.action_rows.T / math.sqrt(self.width))
+
+    def prefix(self, embeddings: Tensor, keep: Tensor, words: int) -> tuple[Tensor, Prefix]:
+        """(B, P, width) with keep (B, P) to hidden states of the same shape, and the cache for what follows.
+
+        The first `words` embeddings are words; what stands after them has the same positions however many they are.
+        """
+        cache = DynamicCache(config=self._llama)
+        mask = keep[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
+        positions = torch.arange(keep.shape[1], device=keep.device)
+        positions[words:] += self._max_length - words
+        hidden = self._run(embeddings, mask, positions, cache)
+        return hidden, Prefix(cache, keep, self._max_length + keep.shape[1] - words)
+
+    def extend(self, embeddings: Tensor, prefix: Prefix, *, causal: bool) -> Tensor:
+        """Run (B, T, width) after everything the prefix's cache holds; the cache grows by T. Hidden (B, T, width)."""
+        batch, count = embeddings.shape[:2]
+        before = prefix.keep.new_ones(batch, prefix.cache.get_seq_length() - prefix.keep.shape[1])
+        start = prefix.next_position + before.shape[1]
+        seen = torch.cat([prefix.keep, before], dim=1)[:, None, None, :].expand(-1, 1, count, -1)
+        block = torch.ones(count, count, dtype=torch.bool, device=embeddings.device)
+        block = block.tril() if causal else block
+        mask = torch.cat([seen, block.expand(batch, 1, -1, -1)], dim=-1)
+        positions = torch.arange(start, start + count, device=embeddings.device)
+        return self._run(embeddings, mask, positions, prefix.cache)
+
+    def _run(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        out = self.llama(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+
+def smooth_rows(width: int) -> Tensor:
+    """(256, width) cosines of rising frequency: neighbouring bins begin as neighbours, which is what they are."""
+    bins = (torch.arange(ACTION_BINS) + 0.5) / ACTION_BINS
+    frequency = torch.arange(width) * (ACTION_BINS / (2.5 * width))
+    return torch.cos(math.pi * bins[:, None] * frequency[None, :])
