@@ -60,7 +60,7 @@ def decode(data: Buffer) -> Message:
         message = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         _check_version(data)
-        raise WireError(f"cannot decode {size} bytes: {error}") from error
+        raise WireError(f"cannot decode {size} bytes: {_one_line(error)}") from error
     if message.version != WIRE_VERSION:
         raise WireError(_wrong_version(type(message).__name__, message.version))
     return message
@@ -84,7 +84,12 @@ def _check_version(data: Buffer) -> None:
 
 
 def _wrong_version(name: str, version: int) -> str:
-    return f"message {name} has wire version {version}; this side speaks version {WIRE_VERSION}"
+    return f"message {_one_line(name)} has wire version {version}; this side speaks version {WIRE_VERSION}"
+
+
+def _one_line(text: object) -> str:
+    """For an error: what a stranger sent may be quoted in it, line breaks, control characters and all."""
+    return "".join(each if each.isprintable() else " " for each in str(text)[:300])
 
 
 def _encode_other(value: Any) -> Any:

@@ -49,8 +49,11 @@ _LOOPBACK = re.compile(r"tcp://127\.0\.0\.1:(\d{1,5}|\*)|ipc://.+")
 
 def not_loopback(address: str) -> str:
     """Why `address` is refused, empty if it is `tcp://127.0.0.1:<port>` or `ipc://<path>`."""
-    if _LOOPBACK.fullmatch(address):
-        return ""
+    found = _LOOPBACK.fullmatch(address)
+    if found:
+        port = found[1]
+        fits = port in (None, "*") or 1 <= int(port) <= 65535
+        return "" if fits else f"address {address!r} is refused: port {port} is not within 1..65535"
     return (
         f"address {address!r} is refused: messages are not authenticated (keys do not exist yet), "
         f"so only tcp://127.0.0.1:<port> and ipc://<path> are allowed"

@@ -1,0 +1,104 @@
+"""Deadlines do not drift; histograms tell percentiles within a bin's width."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reflexarc.configs.errors import WireError
+from reflexarc.wire import clock
+from reflexarc.wire.clock import Histogram, Rate, monotonic_ns
+
+BIN = 10 ** (1 / Histogram.PER_DECADE)
+DURATIONS = st.lists(st.integers(0, 10**11), min_size=1, max_size=100)
+
+
+class FakeTime:
+    """A clock that moves only by sleeping, and oversleeps by `oversleep_ns`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, oversleep_ns: int = 0) -> None:
+        self.now_ns = 1_000_000_000
+        self.oversleep_ns = oversleep_ns
+        monkeypatch.setattr(clock, "monotonic_ns", lambda: self.now_ns)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now_ns += round(seconds * 1e9) + self.oversleep_ns
+
+
+def test_deadlines_are_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTime(monkeypatch, oversleep_ns=700)
+    start = fake.now_ns
+    rate = Rate(10_000)
+    assert [rate.sleep() for _ in range(5)] == [700] * 5
+    assert fake.now_ns == start + 5 * 10_000 + 700
+    assert rate.overruns == 0
+
+
+def test_missed_deadlines_are_skipped_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTime(monkeypatch)
+    start = fake.now_ns
+    rate = Rate(10_000)
+    fake.now_ns += 35_000
+    assert rate.sleep() == 25_000
+    assert rate.overruns == 2
+    assert rate.sleep() == 0
+    assert fake.now_ns == start + 40_000
+
+
+def test_real_sleep_keeps_the_period() -> None:
+    rate, start = Rate(2_000_000), monotonic_ns()
+    lateness = [rate.sleep() for _ in range(50)]
+    elapsed = monotonic_ns() - start
+    assert elapsed >= 50 * 2_000_000
+    assert elapsed == pytest.approx(
+        (50 + rate.overruns) * 2_000_000 + lateness[-1] % 2_000_000, abs=2_000_000
+    )
+
+
+@given(DURATIONS, st.floats(1, 100))
+def test_percentile_is_within_one_bin(durations: list[int], percent: float) -> None:
+    histogram = Histogram()
+    for each in durations:
+        histogram.add(each)
+    exact = float(np.percentile(durations, percent, method="inverted_cdf"))
+    assert exact * (1 - 1e-9) <= histogram.percentile_ns(percent) <= max(exact * BIN * (1 + 1e-9), 1000)
+
+
+@given(DURATIONS, DURATIONS)
+def test_merging_is_counting_both(first: list[int], second: list[int]) -> None:
+    merged, other, both = Histogram(5000), Histogram(5000), Histogram(5000)
+    for histogram, durations in ((merged, first), (other, second), (both, first + second)):
+        for each in durations:
+            histogram.add(each)
+    merged.merge(other)
+    assert merged.to_dict() == both.to_dict()
+    assert merged.late == sum(each > 5000 for each in first + second)
+
+
+@given(DURATIONS)
+def test_dictionary_round_trip(durations: list[int]) -> None:
+    histogram = Histogram(late_ns=10_000)
+    for each in durations:
+        histogram.add(each)
+    again = Histogram.from_dict(histogram.to_dict())
+    assert again.to_dict() == histogram.to_dict()
+    assert again.summary() == histogram.summary()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"late_ns": 0, "late": 0, "max_ns": 0, "counts": {"9999": 1}}, {"late_ns": "x"}],
+)
+def test_other_dictionaries_are_refused(data: dict[str, object]) -> None:
+    with pytest.raises(WireError, match="not a histogram"):
+        Histogram.from_dict(data)
+
+
+def test_an_empty_histogram_says_zero() -> None:
+    assert Histogram().summary() == {"count": 0, "late": 0, "p50_us": 0.0, "p99_us": 0.0, "max_us": 0.0}
