@@ -31,10 +31,11 @@ class HandShape:
     closed_half_width: float
 
 
-def arm_geoms(model: mujoco.MjModel, robot: RobotConfig) -> frozenset[int]:
-    """Ids of all geoms of the arm."""
+def arm_geoms(model: mujoco.MjModel, robot: RobotConfig) -> dict[int, int]:
+    """Ids of all geoms of the arm, each with the id of its body."""
     root = model.body_rootid[model.body(robot.base_body).id]
-    return frozenset(i for i in range(model.ngeom) if model.body_rootid[model.geom_bodyid[i]] == root)
+    bodies = {i: int(model.geom_bodyid[i]) for i in range(model.ngeom)}
+    return {geom: body for geom, body in bodies.items() if model.body_rootid[body] == root}
 
 
 def put_home(

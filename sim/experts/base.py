@@ -29,8 +29,8 @@ TRAVEL_SPEED = 0.28
 APPROACH = 0.5
 """Near a goal each step covers this share of what is left."""
 
-SPEED_UP = 0.01
-"""A step may be this much longer than the one before, m: 1 m/s², which the arm's joints can follow."""
+SPEED_UP = 0.007
+"""A step may be this much longer than the one before, m: 0.7 m/s², which the arm's joints can follow."""
 
 SNAP = 0.002
 """What is left is covered at once below this, m."""
@@ -47,7 +47,7 @@ class Situation:
     """What an expert looks at. Positions (3,) m, base frame.
 
     tcp: commanded. hand: the TCP, measured. opening: of the gripper, measured. thing: what to act on. place: where it
-    should go. progress: how far a drawer is pulled out, m.
+    should go. gripped: both fingers touch the thing. progress: how far a drawer is pulled out, m.
     """
 
     tcp: F64
@@ -55,6 +55,7 @@ class Situation:
     opening: float
     thing: F64
     place: F64
+    gripped: bool = False
     progress: float = 0.0
 
 
@@ -131,9 +132,8 @@ class Expert(ABC):
     def _speed(self) -> float:
         """Of the TCP now, m/s."""
         twist = np.zeros(6)
-        site = self.world.model.site(self.world.robot.tcp_site).id
         kind = mujoco.mjtObj.mjOBJ_SITE
-        mujoco.mj_objectVelocity(self.world.model, self.world.data, kind, site, twist, 0)
+        mujoco.mj_objectVelocity(self.world.model, self.world.data, kind, self.world.arm.tcp, twist, 0)
         return float(np.linalg.norm(twist[3:]))
 
     @abstractmethod

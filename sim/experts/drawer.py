@@ -32,7 +32,8 @@ class DrawerExpert(HoldingExpert):
         """The handle, where it should go, and how far the drawer is out."""
         handle, place = self.task.focus(self.world.data, self.world.goal)
         progress = self.task.opening(self.world.data, self.world.goal.target)
-        return Situation(tcp, hand, opening, handle, place, progress)
+        gripped = self.task.gripped(self.world.data, self.world.goal.target)
+        return Situation(tcp, hand, opening, handle, place, gripped, progress)
 
     def advance(self, now: Situation, move: F64, gripper: float) -> Situation:
         """A held drawer comes along."""

@@ -23,7 +23,8 @@ CLEAR = 0.08
 class Grasp:
     """How to hold a thing of a given width. opening: the gripper's when it holds the thing.
 
-    tighter, wider: openings this much off it still count as a hold."""
+    tighter, wider: openings this much off it still count as a hold; where both fingers touch the thing all do.
+    """
 
     opening: float
     tighter: float = 0.07
@@ -36,7 +37,8 @@ class Grasp:
 
     def holds(self, now: Situation) -> bool:
         """The fingers are closed on the thing."""
-        return self.around(now) and -self.tighter < now.opening - self.opening < self.wider
+        expected = -self.tighter < now.opening - self.opening < self.wider
+        return self.around(now) and (now.gripped or expected)
 
     def pick(self, now: Situation) -> Wish:
         """The way to a hold, from anywhere."""

@@ -29,9 +29,12 @@ class HoldingExpert(Expert):
         lowest = self.grasp.opening if self.grasp.around(now) else 0.0
         return dataclasses.replace(
             now,
+            gripped=now.gripped and gripper < now.opening,
             tcp=now.tcp + move,
             hand=now.tcp + move,
-            opening=self.next_opening(now.opening, gripper, min(lowest, now.opening)),
+            opening=self.next_opening(
+                now.opening, gripper, now.opening if now.gripped else min(lowest, now.opening)
+            ),
             thing=now.thing + move if held else now.thing,
         )
 

@@ -31,7 +31,8 @@ class LiftExpert(HoldingExpert):
     def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The block."""
         block = self.task.position(self.world.data, self.world.goal.target)
-        return Situation(tcp, hand, opening, block, block)
+        gripped = self.task.gripped(self.world.data, self.world.goal.target)
+        return Situation(tcp, hand, opening, block, block, gripped)
 
     def wish(self, now: Situation) -> Wish:
         """Raise it if it is held, else take it."""

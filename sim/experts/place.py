@@ -37,7 +37,8 @@ class PlaceExpert(HoldingExpert):
     def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The block and where to let it go."""
         block, place = self.task.focus(self.world.data, self.world.goal)
-        return Situation(tcp, hand, opening, block, place + (0.0, 0.0, DROP_HEIGHT))
+        gripped = self.task.gripped(self.world.data, self.world.goal.target)
+        return Situation(tcp, hand, opening, block, place + (0.0, 0.0, DROP_HEIGHT), gripped)
 
     def wish(self, now: Situation) -> Wish:
         """Take it, carry it, let go, withdraw: whichever is next."""

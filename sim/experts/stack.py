@@ -35,7 +35,8 @@ class StackExpert(HoldingExpert):
     def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
         """The cube and where its centre should be when it is let go."""
         cube, top = self.task.focus(self.world.data, self.world.goal)
-        return Situation(tcp, hand, opening, cube, top + (0.0, 0.0, GAP))
+        gripped = self.task.gripped(self.world.data, self.world.goal.target)
+        return Situation(tcp, hand, opening, cube, top + (0.0, 0.0, GAP), gripped)
 
     def wish(self, now: Situation) -> Wish:
         """Take it, carry it, let go, withdraw: whichever is next."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import mujoco
@@ -38,21 +39,30 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hand:
-    """Where a model's TCP is, and which of its geoms belong to the arm: ids for the judge."""
+    """Where a model's TCP is, and which of its geoms belong to the arm: ids for the judge.
+
+    geoms: the arm's geoms, each with its body.
+    """
 
     site: int
-    geoms: frozenset[int]
+    geoms: Mapping[int, int]
 
     def position(self, data: mujoco.MjData) -> F64:
         """(3,) m, a copy."""
         return np.array(data.site_xpos[self.site])
 
+    def touching(self, data: mujoco.MjData, geom: int) -> set[int]:
+        """The bodies of the arm that are in contact with this geom."""
+        others = [b if a == geom else a for a, b in data.contact.geom.tolist() if geom in (a, b)]
+        return {self.geoms[other] for other in others if other in self.geoms}
+
     def touches(self, data: mujoco.MjData, geom: int) -> bool:
         """Whether any part of the arm is in contact with this geom."""
-        for first, second in data.contact.geom:
-            if (first == geom and second in self.geoms) or (second == geom and first in self.geoms):
-                return True
-        return False
+        return bool(self.touching(data, geom))
+
+    def grips(self, data: mujoco.MjData, geom: int) -> bool:
+        """Whether two parts of the arm, its fingers, are in contact with this geom."""
+        return len(self.touching(data, geom)) >= 2
 
 
 class Task(ABC):

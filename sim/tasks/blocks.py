@@ -8,8 +8,8 @@ import numpy as np
 from reflexarc.sim.scenes import Shape, add_block, paint, place_block
 from reflexarc.sim.tasks.base import BASE_COLORS, F64, Goal, Hand, Task, another, shuffled
 
-MAX_YAW = 0.35
-"""Blocks are turned by at most this, rad: flat fingers then square a cube up when they close."""
+MAX_YAW = 0.1
+"""Blocks are turned by at most this, rad: a held cube then shows about its own width between the fingers."""
 
 
 class BlockTask(Task):
@@ -46,6 +46,10 @@ class BlockTask(Task):
     def free(self, data: mujoco.MjData, index: int) -> bool:
         """Whether the arm does not touch the block."""
         return not self.hand.touches(data, self.geoms[index])
+
+    def gripped(self, data: mujoco.MjData, index: int) -> bool:
+        """Whether the fingers touch the block from two sides."""
+        return self.hand.grips(data, self.geoms[index])
 
     def naming(self, target: int) -> Goal:
         """The goal that names this block and nothing else."""

@@ -64,6 +64,10 @@ class Drawer(Task):
         """How far a drawer is pulled out, m."""
         return float(data.qpos[self.travel[index]])
 
+    def gripped(self, data: mujoco.MjData, index: int) -> bool:
+        """Whether the fingers touch a handle from two sides."""
+        return self.hand.grips(data, self.handles[index])
+
     def handle(self, data: mujoco.MjData, index: int) -> F64:
         """(3,) m: where a handle is taken."""
         return np.array(data.xpos[self.bodies[index]]) + (0.0, 0.0, DRAWER_HANDLE_HEIGHT)
