@@ -35,6 +35,7 @@ from reflexarc.wire.messages import (
     F64,
     ActionChunk,
     CameraFrame,
+    ErrorReply,
     Event,
     Observation,
     SafetyState,
@@ -45,6 +46,8 @@ from reflexarc.wire.messages import (
 
 FOLLOWING: frozenset[SafetyState] = frozenset({"active", "reduced", "hold", "recovery"})
 """Host states in which setpoints are, or may soon be, followed."""
+POLICY = "policy"
+"""Name of the policy server in events about it."""
 STATES_KEPT = 512
 """Ring of the host's states: 2.5 s at 200 Hz, far more than a picture's way from shutter to controller."""
 SENT_KEPT = 16
@@ -224,6 +227,22 @@ class Controller:
             return ChunkStatus.IGNORED
         return self._accept(chunk, request, now_ns)
 
+    def on_error(self, reply: ErrorReply, now_ns: int) -> None:
+        """Take a refusal in place of a chunk: tell it, and ask again with the next pictures."""
+        if self._request is not None and reply.obs_seq in (-1, self._request.seq):
+            self._request = None
+            self._policy_is_back(now_ns)
+        self._tell(
+            now_ns, "policy_error", f"the policy server refused observation {reply.obs_seq}: {reply.text}"
+        )
+
+    def forget_request(self, now_ns: int, why: str) -> None:
+        """Give the open request up, because the policy server seems gone; told once, until it answers again."""
+        self._request = None
+        if not self._policy_lost:
+            self._policy_lost = True
+            self._tell(now_ns, "peer_lost", f"the policy server is lost: {why}; holding", peer=POLICY)
+
     def tick(self, now_ns: int) -> Tick:
         """One setpoint, due one period from now."""
         begun = time.perf_counter_ns()
@@ -248,31 +267,41 @@ class Controller:
         self._tell_underrun(now_ns, due_ns)
         period_ns = due_ns - self._last_due_ns if self._last_due_ns >= 0 else self._config.tick_ns
         period_ns = min(max(period_ns, 1), LONGEST_PERIOD * self._config.tick_ns)
-        status, joints = self._joints_at(due_ns, period_ns * NS)
-        velocity = (joints - self._joints) / (period_ns * NS)
+        status, joints, velocity = self._follow(due_ns, period_ns * NS)
         self._joints = joints
         self._last_due_ns = due_ns
         self._sent.append((due_ns, joints))
         return status, self._setpoint(now_ns, joints, velocity)
 
-    def _joints_at(self, due_ns: int, period_s: float) -> tuple[TickStatus, F64]:
-        """Where the joints should be at `due_ns`, `period_s` after the last."""
+    def _follow(self, due_ns: int, period_s: float) -> tuple[TickStatus, F64, F64]:
+        """Where the joints should be at `due_ns`, `period_s` after the last, and how fast they should be then."""
         assert self._path is not None
         status = self._path_status(due_ns)
         if status is TickStatus.HOLDING and self._arrived:
-            return status, self._joints
+            return status, self._joints, np.zeros_like(self._joints)
         sample = self._path.sample(due_ns)
         if self._space == "joint":
-            joints = self._kinematics.limit(sample.point, self._joints, period_s)
-            reached = bool(np.max(np.abs(joints - sample.point)) < 1e-9)
-            solution = IkStatus.REACHED if reached else IkStatus.LIMITED
+            found = self._kinematics.step_to(sample.point, self._joints, period_s)
         else:
-            found = self._kinematics.solve(geometry.pose(sample.point, sample.quat), self._joints, period_s)
-            joints, solution = found.joint_position, found.status
-        self._arrived = status is TickStatus.HOLDING and solution is IkStatus.REACHED
-        if solution is IkStatus.FAILED:
-            return TickStatus.IK_FAILED, joints
-        return (status if solution is IkStatus.REACHED else TickStatus.IK_LIMITED), joints
+            pose = geometry.pose(sample.point, sample.quat)
+            found = self._kinematics.solve(pose, self._joints, period_s)
+        joints, reached = found.joint_position, found.status is IkStatus.REACHED
+        self._arrived = status is TickStatus.HOLDING and reached
+        velocity = (joints - self._joints) / period_s
+        if reached:
+            velocity = self._exact_velocity(sample, joints, velocity)
+            return status, joints, velocity
+        missed = TickStatus.IK_FAILED if found.status is IkStatus.FAILED else TickStatus.IK_LIMITED
+        return missed, joints, velocity
+
+    def _exact_velocity(self, sample: Sample, joints: F64, mean: F64) -> F64:
+        """The joint velocity at a sample's own time; `mean`, that of the period before it, lags by half a period.
+
+        A host that takes the mean for the velocity at the due time would see accelerations that are not there.
+        """
+        if self._space == "joint":
+            return sample.velocity
+        return self._kinematics.velocity(joints, mean, np.concatenate([sample.velocity, sample.spin]))
 
     def _path_status(self, due_ns: int) -> TickStatus:
         assert self._path is not None
@@ -433,17 +462,13 @@ class Controller:
         request = self._request
         if request is None or now_ns - request.asked_ns < self._timeout_ns:
             return
-        self._request = None
-        if not self._policy_lost:
-            waited = (now_ns - request.asked_ns) * NS
-            text = f"the policy server has not answered observation {request.seq} for {waited:.1f} s; holding"
-            self._tell(now_ns, "peer_lost", text)
-        self._policy_lost = True
+        waited = (now_ns - request.asked_ns) * NS
+        self.forget_request(now_ns, f"it has not answered observation {request.seq} for {waited:.1f} s")
 
     def _policy_is_back(self, now_ns: int) -> None:
         if self._policy_lost:
             self._policy_lost = False
-            self._tell(now_ns, "peer_back", "the policy server answers again")
+            self._tell(now_ns, "peer_returned", "the policy server answers again", peer=POLICY)
 
     def _tell_underrun(self, now_ns: int, due_ns: int) -> None:
         plan = self._plan
@@ -456,8 +481,10 @@ class Controller:
             f"chunk {plan.obs_seq} has run out and no newer one is here; braking to a hold",
         )
 
-    def _tell(self, now_ns: int, kind: str, text: str) -> None:
-        self._events.append(Event(t_ns=now_ns, clock=self._clock, kind=kind, source="controller", text=text))
+    def _tell(self, now_ns: int, kind: str, text: str, peer: str = "") -> None:
+        data: dict[str, str | float | int | bool] = {"peer": peer} if peer else {}
+        event = Event(t_ns=now_ns, clock=self._clock, kind=kind, source="controller", text=text, data=data)
+        self._events.append(event)
 
 
 def _motion_limits(config: ControllerConfig, robot: RobotConfig, space: Space) -> MotionLimits:

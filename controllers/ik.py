@@ -64,6 +64,7 @@ class ArmKinematics:
         self._site = _site(self._model, robot)
         self._base = self._base_pose(robot)
         self._base_inverse = geometry.inverse(self._base)
+        self._base_turn = geometry.to_matrix(self._base_inverse[3:])
         self._frame = mink.FrameTask(robot.tcp_site, "site", position_cost=1.0, orientation_cost=1.0)
         self._posture = mink.PostureTask(self._model, cost=config.ik_posture_cost)
         self._posture.set_target(np.array(robot.home))
@@ -80,11 +81,8 @@ class ArmKinematics:
 
     def twist(self, joint_position: F64, joint_velocity: F64) -> F64:
         """The TCP's velocity m/s and spin rad/s (6,) in the base frame."""
-        self._configuration.update(joint_position)
-        jacobian = np.zeros((6, self._model.nv))
-        mujoco.mj_jacSite(self._model, self._configuration.data, jacobian[:3], jacobian[3:], self._site)
-        velocity, turn = jacobian @ joint_velocity, self._base_inverse[3:]
-        return np.concatenate([geometry.rotate(turn, velocity[:3]), geometry.rotate(turn, velocity[3:])])
+        result: F64 = self._jacobian(joint_position) @ joint_velocity
+        return result
 
     def solve(self, target: F64, seed: F64, period_s: float) -> Solution:
         """The joint position near `seed` (n,) that brings the TCP to `target` (7,) within one period.
@@ -112,12 +110,25 @@ class ArmKinematics:
             return Solution(IkStatus.FAILED, seed, error_m, error_rad)
         return self._result(target, seed, period_s)
 
-    def limit(self, target: F64, seed: F64, period_s: float) -> F64:
-        """The joint position (n,) nearest to `target` that the limits allow one period after `seed`."""
+    def velocity(self, joint_position: F64, guess: F64, twist: F64) -> F64:
+        """The joint velocity (n,) nearest to `guess` that moves the TCP by `twist` (6,) m/s and rad/s, base frame.
+
+        Near a singularity damping wins over exactness.
+        """
+        jacobian = self._jacobian(joint_position)
+        missing = twist - jacobian @ guess
+        square = jacobian @ jacobian.T
+        square.flat[:: len(square) + 1] += self._damping
+        result: F64 = guess + jacobian.T @ np.linalg.solve(square, missing)
+        return result
+
+    def step_to(self, target: F64, seed: F64, period_s: float) -> Solution:
+        """The joint position nearest to `target` (n,) that the limits allow one period after `seed`; no IK."""
         reach = self._velocity * period_s
         lower, upper = np.minimum(self._lower, seed), np.maximum(self._upper, seed)
-        result: F64 = np.clip(np.clip(target, lower, upper), seed - reach, seed + reach)
-        return result
+        found = np.clip(np.clip(target, lower, upper), seed - reach, seed + reach)
+        error = float(np.max(np.abs(found - target)))
+        return Solution(IkStatus.REACHED if error < REACHED_RAD else IkStatus.LIMITED, found, 0.0, error)
 
     def _step(self, period_s: float) -> None:
         velocity = mink.solve_ik(
@@ -146,6 +157,14 @@ class ArmKinematics:
         pose = self._tcp_pose()
         turn = geometry.difference(target[3:], pose[3:])
         return float(np.linalg.norm(target[:3] - pose[:3])), float(np.linalg.norm(turn))
+
+    def _jacobian(self, joint_position: F64) -> F64:
+        """(6, n) of the TCP in the base frame."""
+        self._configuration.update(joint_position)
+        jacobian = np.zeros((6, self._model.nv))
+        mujoco.mj_jacSite(self._model, self._configuration.data, jacobian[:3], jacobian[3:], self._site)
+        result: F64 = np.vstack([self._base_turn @ jacobian[:3], self._base_turn @ jacobian[3:]])
+        return result
 
     def _tcp_pose(self) -> F64:
         data = self._configuration.data

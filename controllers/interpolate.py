@@ -59,11 +59,12 @@ class LinearPath:
 
 
 class CubicPath:
-    """A cubic Hermite spline through the knots: continuous velocity, and no overshoot between knots.
+    """A cubic spline through the knots: continuous velocity and, where it needs no taming, acceleration.
 
-    Knot velocities are the harmonic means of Fritsch and Butland (1984): zero where a dimension turns round or rests.
-    Orientation: in segment k the rotation vector from knot k is a cubic whose end rates are the knots' angular
-    velocities, taken through the Jacobian of SO(3), so angular velocity is continuous too.
+    Knot velocities are those of the spline with continuous acceleration, limited as by Fritsch and Carlson (1980), so
+    that no dimension overshoots between knots: zero where it turns round or rests. Orientation: in segment k the
+    rotation vector from knot k is a cubic whose end rates are the knots' angular velocities, taken through the
+    Jacobian of SO(3), so angular velocity is continuous too.
     """
 
     def __init__(self, knots: Knots, braking: Braking) -> None:
@@ -104,7 +105,32 @@ def knot_rates(knots: Knots, rest: bool) -> F64:
     start = np.concatenate([knots.velocity, knots.spin])
     before = slopes[-2] if len(slopes) > 1 else start
     end = np.zeros_like(start) if rest else _last_rate(before, slopes[-1])
-    return np.vstack([start, _harmonic(slopes[:-1], slopes[1:]), end])
+    return _monotone(_spline_rates(slopes, start, end), slopes)
+
+
+def _spline_rates(slopes: F64, first: F64, last: F64) -> F64:
+    """Rates (H + 1, D) at equally spaced knots that make acceleration continuous, with those at the ends given.
+
+    de Boor, "A Practical Guide to Splines" (1978), chapter IV: r[k-1] + 4 r[k] + r[k+1] = 3 (s[k-1] + s[k]).
+    """
+    inner = len(slopes) - 1
+    if inner == 0:
+        return np.vstack([first, last])
+    right = 3.0 * (slopes[:-1] + slopes[1:])
+    right[0] -= first
+    right[-1] -= last
+    matrix = 4.0 * np.eye(inner) + np.eye(inner, k=1) + np.eye(inner, k=-1)
+    return np.vstack([first, np.linalg.solve(matrix, right), last])
+
+
+def _monotone(rates: F64, slopes: F64) -> F64:
+    """`rates` with the inner ones zero where the slopes differ in sign, and at most three times the smaller slope."""
+    before, after = slopes[:-1], slopes[1:]
+    bound = 3.0 * np.minimum(np.abs(before), np.abs(after))
+    sign = np.where(before * after > 0.0, np.sign(before), 0.0)
+    limited = rates.copy()
+    limited[1:-1] = sign * np.clip(sign * rates[1:-1], 0.0, bound)
+    return limited
 
 
 def _last_rate(before: F64, last: F64) -> F64:

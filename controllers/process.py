@@ -1,0 +1,245 @@
+"""The controller's process: sockets on one side, the sans-IO `Controller` on the other, at a steady rate.
+
+Nothing in the loop waits but for its next deadline. A policy server that is slow, dead or restarted costs no tick; a
+recorder that is away costs nothing at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.controller import ControllerConfig
+from reflexarc.configs.errors import ControlError, WireError
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.controllers.controller import Controller
+from reflexarc.wire.clock import Histogram, Rate, monotonic_ns
+from reflexarc.wire.endpoints import Endpoints
+from reflexarc.wire.messages import (
+    ActionChunk,
+    CameraFrame,
+    EpisodeStart,
+    EpisodeStop,
+    ErrorReply,
+    Event,
+    PolicyInfo,
+    PolicyInfoRequest,
+    SafetyReport,
+    State,
+)
+from reflexarc.wire.sockets import Heartbeats, Publisher, Push, Requester, Socket, Subscriber
+
+PEER = "controller"
+"""This process's name in heartbeats and events."""
+STATS_NS = 5_000_000_000
+"""How often the loop tells its statistics and the faults of its sockets."""
+HOST_SILENT_NS = 500_000_000
+"""A robot host that publishes no state for so long is reported as lost."""
+ASK_S = 0.5
+"""How long one question after the policy's action space waits, before it is asked again."""
+FRAMES_KEPT = 32
+"""Pictures waiting to be taken in, for all cameras together."""
+
+
+def run_controller(
+    config: ControllerConfig,
+    robot: RobotConfig,
+    endpoints: Endpoints,
+    *,
+    policy_wait_s: float = 180.0,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run until SIGTERM (or `stop`). Asks the policy server first what it emits and which cameras it needs.
+
+    Raises ControlError naming the policy server if it does not answer within `policy_wait_s`, or if its action space
+    does not fit `robot`; WireError if a socket cannot be opened.
+    """
+    stop = stop or threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    process = ControllerProcess(config, endpoints)
+    try:
+        info = process.ask_policy(policy_wait_s, stop.is_set)
+        if info is not None:
+            process.run(_controller(config, robot, info), stop.is_set)
+    finally:
+        process.close()
+
+
+class ControllerProcess:
+    """The sockets of one controller, and its loop."""
+
+    def __init__(self, config: ControllerConfig, endpoints: Endpoints) -> None:
+        """Raises WireError naming the endpoint that is occupied."""
+        self._period_ns = config.tick_ns
+        self._policy_address = endpoints.policy
+        self._sockets: list[Socket] = []
+        self._out = self._keep(Publisher(endpoints.controller, name="controller"))
+        self._states = self._keep(Subscriber(endpoints.state, State, SafetyReport, Event, name="state"))
+        self._frames = self._keep(Subscriber(endpoints.frames, CameraFrame, queue=FRAMES_KEPT, name="frames"))
+        self._runner = self._keep(
+            Subscriber(endpoints.runner, EpisodeStart, EpisodeStop, Event, name="runner")
+        )
+        self._policy = self._keep(
+            Requester(endpoints.policy, ActionChunk, PolicyInfo, ErrorReply, name="policy server")
+        )
+        self._setpoints = self._keep(Push(endpoints.setpoint, name="setpoint", queue=2))
+        self._heartbeats = Heartbeats(endpoints.heartbeat, PEER)
+        self._lateness = Histogram(late_ns=self._period_ns // 2)
+        self._work = Histogram(late_ns=self._period_ns)
+        self._overruns = 0
+        self._asking = False
+        self._state_ns = -1
+        self._host_lost = False
+
+    def ask_policy(self, wait_s: float, stopped: Callable[[], bool]) -> PolicyInfo | None:
+        """What the policy server says of itself; None if `stopped`. ControlError if it is silent for `wait_s`."""
+        deadline = monotonic_ns() + round(wait_s * 1e9)
+        reason = "it does not answer"
+        while not stopped():
+            self._heartbeats.beat(monotonic_ns())
+            if monotonic_ns() > deadline:
+                where = f"the policy server at {self._policy_address}"
+                raise ControlError(f"{where} told no action space within {wait_s} s: {reason}")
+            try:
+                reply = self._policy.request(PolicyInfoRequest(t_ns=monotonic_ns()), ASK_S)
+            except WireError as error:
+                reason = str(error)
+                continue
+            if isinstance(reply, PolicyInfo):
+                return reply
+            reason = reply.text if isinstance(reply, ErrorReply) else f"it sent {type(reply).__name__}"
+            time.sleep(ASK_S)
+        return None
+
+    def run(self, controller: Controller, stopped: Callable[[], bool]) -> None:
+        """Tick until `stopped`. The garbage collector rests meanwhile, but for a sweep between episodes."""
+        _rest_garbage_collector()
+        rate = Rate(self._period_ns)
+        told_ns = monotonic_ns()
+        try:
+            while not stopped():
+                self._lateness.add(rate.sleep())
+                begun = monotonic_ns()
+                self._step(controller, begun)
+                self._work.add(monotonic_ns() - begun)
+                self._overruns = rate.overruns
+                if begun - told_ns > STATS_NS:
+                    told_ns = begun
+                    self._tell_faults(begun)
+                    self._tell_stats(begun)
+        finally:
+            gc.enable()
+            self._tell_stats(monotonic_ns())
+
+    def close(self) -> None:
+        """Give what was published last a moment to leave, then release the sockets; safe to call twice."""
+        time.sleep(0.05)
+        self._heartbeats.close()
+        for socket in self._sockets:
+            socket.close()
+
+    def _step(self, controller: Controller, now_ns: int) -> None:
+        self._hear_runner(controller)
+        for message in self._states.drain():
+            if isinstance(message, State):
+                controller.on_state(message)
+                self._state_ns = now_ns
+        self._watch_host(now_ns)
+        for frame in self._frames.drain():
+            controller.on_frame(frame)
+        self._hear_policy(controller, now_ns)
+        self._ask(controller, now_ns)
+        tick = controller.tick(now_ns)
+        if tick.setpoint is not None:
+            self._setpoints.send(tick.setpoint)
+            self._out.send(tick.setpoint)
+        for event in tick.events:
+            self._out.send(event)
+        self._heartbeats.beat(now_ns)
+
+    def _hear_runner(self, controller: Controller) -> None:
+        for message in self._runner.drain():
+            if isinstance(message, EpisodeStart):
+                controller.reset(message.instruction, message.session)
+                self._asking = True
+                gc.collect()
+            elif isinstance(message, EpisodeStop):
+                self._asking = False
+
+    def _hear_policy(self, controller: Controller, now_ns: int) -> None:
+        for answer in self._policy.poll():
+            if isinstance(answer, ActionChunk):
+                controller.on_chunk(answer, now_ns)
+                self._out.send(answer)
+            elif isinstance(answer, ErrorReply):
+                controller.on_error(answer, now_ns)
+
+    def _ask(self, controller: Controller, now_ns: int) -> None:
+        """Send what the controller wants answered; between episodes the present chunk runs out and the arm holds."""
+        observation = controller.observation(now_ns) if self._asking else None
+        if observation is None:
+            return
+        if not self._policy.send(observation):
+            controller.forget_request(now_ns, f"nobody is at {self._policy_address}")
+            return
+        self._out.send(msgspec.structs.replace(observation, images={}))
+
+    def _watch_host(self, now_ns: int) -> None:
+        if self._state_ns < 0:
+            return
+        silent_ns = now_ns - self._state_ns
+        lost = silent_ns > HOST_SILENT_NS
+        if lost == self._host_lost:
+            return
+        self._host_lost = lost
+        kind = "peer_lost" if lost else "peer_returned"
+        text = f"the robot host has published no state for {silent_ns * 1e-9:.2f} s" if lost else ""
+        self._tell(now_ns, kind, text or "the robot host publishes its state again", peer="robot host")
+
+    def _tell_stats(self, now_ns: int) -> None:
+        self._tell(now_ns, "loop_stats", "", **loop_stats(self._lateness, self._work, self._overruns))
+
+    def _tell_faults(self, now_ns: int) -> None:
+        for socket in self._sockets:
+            fault = socket.take_fault()
+            if fault:
+                self._tell(now_ns, "wire_fault", fault)
+
+    def _tell(self, now_ns: int, kind: str, text: str, **data: str | float | int | bool) -> None:
+        self._out.send(Event(t_ns=now_ns, kind=kind, source=PEER, text=text, data=data))
+
+    def _keep[S: Socket](self, socket: S) -> S:
+        self._sockets.append(socket)
+        return socket
+
+
+def loop_stats(lateness: Histogram, work: Histogram, overruns: int) -> dict[str, Any]:
+    """Flat figures of a loop: `lateness_` and `work_` count, late, p50, p99 and max in µs, and deadlines skipped."""
+    figures: dict[str, Any] = {"overruns": overruns}
+    for name, histogram in (("lateness", lateness), ("work", work)):
+        figures |= {f"{name}_{key}": value for key, value in histogram.summary().items()}
+    return figures
+
+
+def _controller(config: ControllerConfig, robot: RobotConfig, info: PolicyInfo) -> Controller:
+    try:
+        spec = ActionSpec.model_validate_json(info.action_spec)
+    except ValueError as error:
+        line = " ".join(str(error).split())
+        raise ControlError(f"policy {info.model_id!r} tells no valid action space: {line}") from error
+    return Controller(config, robot, spec, tuple(info.cameras), "monotonic")
+
+
+def _rest_garbage_collector() -> None:
+    """Collect once, then keep what is there out of later sweeps and start none by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
