@@ -11,7 +11,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from reflexarc.configs.errors import RobotError
 from reflexarc.wire.clock import monotonic_ns
@@ -77,6 +77,11 @@ class Runner:
             endpoints.controller, ActionChunk, Event, name="runner's view of the controller"
         )
         self._seq = 0
+        self._loops: dict[str, dict[str, Any]] = {}
+
+    def loops(self) -> dict[str, dict[str, Any]]:
+        """The latest figures of each real-time loop, by its process."""
+        return dict(self._loops)
 
     def wait_ready(self, timeout_s: float, check: Callable[[], None]) -> None:
         """Wait for the first heartbeat of every peer; `check` raises if a process has died meanwhile.
@@ -197,7 +202,7 @@ class Runner:
                 if message.state in STOPPED and message.previous_state not in STOPPED:
                     figures.events.append(f"{message.state}: {message.reason}")
             elif isinstance(message, Event):
-                figures.events.append(f"{message.kind}: {message.text}")
+                self._note(message, figures)
         return stopped
 
     def _watch_controller(self, figures: EpisodeFigures, latencies: list[float]) -> None:
@@ -205,8 +210,14 @@ class Runner:
             if isinstance(message, ActionChunk):
                 figures.chunks += 1
                 latencies.append((message.t_ns - message.t_obs_ns) * 1e-6)
-            elif isinstance(message, Event) and message.kind not in ("loop_stats", "control"):
-                figures.events.append(f"{message.kind}: {message.text}")
+            elif isinstance(message, Event):
+                self._note(message, figures)
+
+    def _note(self, event: Event, figures: EpisodeFigures) -> None:
+        if event.kind == "loop_stats":
+            self._loops[event.source] = dict(event.data)
+        elif event.kind != "control":
+            figures.events.append(f"{event.kind}: {event.text}")
 
     def _finish(self, figures: EpisodeFigures) -> None:
         """Hold the arm, then tell everybody that the episode is over."""

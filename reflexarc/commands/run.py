@@ -1,0 +1,72 @@
+"""`reflexarc run`: episodes in real time, against a running robot and a running policy server."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from reflexarc.commands.options import JsonPath, Set, console, run_folder, write_json
+from reflexarc.wire.endpoints import BASE_PORT, Endpoints
+
+
+def run(
+    task: str = "lift",
+    episodes: int = 1,
+    seed: int = 0,
+    instruction: str = "",
+    port: int = BASE_PORT,
+    time_limit: float | None = None,
+    controller: str = "default",
+    out: Path | None = None,
+    overrides: Set = (),
+    json: JsonPath = None,
+) -> None:
+    """Run controller, recorder and runner against `reflexarc robot` and `reflexarc serve`.
+
+    Example: reflexarc run --task button --episodes 3
+
+    Args:
+        task: in simulation, what to lay out and to judge.
+        episodes: how many.
+        seed: of the first; the others follow.
+        instruction: what to tell the policy instead of the task's own words.
+        port: first port of the run, as given to `robot` and `serve`.
+        time_limit: seconds an episode may take; the task's own if not named.
+        controller: preset or file of the controller.
+        out: folder for logs.
+    """
+    from reflexarc.collect import EVALUATION_SEED_BASE
+    from reflexarc.processes import Processes
+    from reflexarc.runner import Runner
+    from reflexarc.setup import load_setup
+    from reflexarc.sim.tasks import get_task
+    from reflexarc.stack import READY_S, start_controller, start_recorder
+
+    limit = time_limit if time_limit is not None else get_task(task).time_limit_s
+    setup = load_setup(controller=controller, overrides=overrides)
+    endpoints = Endpoints(base_port=port)
+    folder = run_folder("run", out)
+    figures = []
+    with Processes(folder / "processes") as processes:
+        start_controller(processes, endpoints, setup)
+        start_recorder(processes, endpoints, folder / "episodes")
+        runner = Runner(endpoints, ("host", "controller", "recorder"))
+        try:
+            runner.wait_ready(READY_S, processes.check)
+            for index in range(episodes):
+                number = EVALUATION_SEED_BASE + seed + index
+                result = runner.episode(
+                    f"{task}-{seed + index:04d}",
+                    task=task,
+                    seed=number,
+                    instruction=instruction,
+                    time_limit_s=limit,
+                    metadata=setup.metadata(task=task, seed=number, policy="served", clock="monotonic"),
+                    check=processes.check,
+                )
+                console.print(f"{result.episode}: {result.instruction!r}: {result.end} after {result.time_s:.1f} s")
+                figures.append(dataclasses.asdict(result))
+        finally:
+            runner.close()
+    console.print(f"episodes: {folder / 'episodes'}")
+    write_json(json, figures)

@@ -1,0 +1,81 @@
+"""The processes of a real-time run, and how they are started: each one the same in simulation and on a real arm,
+but for the driver inside the robot host.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from pathlib import Path
+
+from reflexarc.configs.errors import ConfigError
+from reflexarc.processes import Processes
+from reflexarc.setup import Setup
+from reflexarc.wire.endpoints import NAMES, Endpoints
+
+READY_S = 120.0
+"""Importing torch on a busy machine takes tens of seconds."""
+
+
+def free_endpoints(base_port: int = 0) -> Endpoints:
+    """Endpoints from `base_port`, or from the first run of free ports; raises ConfigError naming an occupied one."""
+    if base_port:
+        taken = _first_taken(base_port)
+        if taken:
+            raise ConfigError(
+                f"port {taken} is occupied; the run needs {len(NAMES)} ports from --port {base_port}, name another"
+            )
+        return Endpoints(base_port=base_port)
+    for base in range(47100, 60000, 100):
+        if not _first_taken(base):
+            return Endpoints(base_port=base)
+    raise ConfigError("no run of free ports between 47100 and 60000 on 127.0.0.1")
+
+
+def _first_taken(base_port: int) -> int:
+    """The first occupied port of a run of ports, 0 if all are free."""
+    for port in range(base_port, base_port + len(NAMES)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return port
+    return 0
+
+
+def start_server(processes: Processes, endpoints: Endpoints, policy: str) -> None:
+    """The policy server."""
+    from reflexarc.commands.serve import serve_policy
+
+    processes.start("policy", serve_policy, policy, endpoints)
+
+
+def start_simulated_robot(
+    processes: Processes, endpoints: Endpoints, setup: Setup, task: str, seed: int = 0
+) -> tuple[str, ...]:
+    """Arm, cameras and host; returns the names under which they send heartbeats."""
+    from reflexarc.robots.host_process import run_host
+    from reflexarc.sim.arm_client import ArmClient
+    from reflexarc.sim.arm_process import run_arm
+    from reflexarc.sim.camera_process import run_cameras
+
+    processes.start("arm", run_arm, task, setup.robot, endpoints, seed=seed)
+    processes.start("cameras", run_cameras, endpoints)
+    driver = functools.partial(ArmClient, setup.robot, endpoints)
+    processes.start("host", run_host, driver, setup.robot, setup.safety, endpoints)
+    return ("arm", "cameras", "host")
+
+
+def start_controller(processes: Processes, endpoints: Endpoints, setup: Setup) -> None:
+    """The controller; it asks the policy server what it serves."""
+    from reflexarc.controllers.process import run_controller
+
+    processes.start("controller", run_controller, setup.controller, setup.robot, endpoints)
+
+
+def start_recorder(processes: Processes, endpoints: Endpoints, folder: Path) -> None:
+    """The recorder, writing one log an episode into `folder`."""
+    from reflexarc.datasets.recorder import run_recorder
+
+    processes.start("recorder", run_recorder, folder, endpoints)
