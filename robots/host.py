@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from reflexarc.configs.errors import RobotError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
@@ -167,7 +169,7 @@ class RobotHost:
 
     def _measured_pose(self, measured: Measured) -> F64:
         """Pose of the TCP as measured; the last good one while a reading is not finite."""
-        if abs(float(measured.joint_position.sum())) < 1e6:
+        if np.isfinite(measured.joint_position).all():
             self._pose = self._filter.kinematics.pose(measured.joint_position)
         return self._pose
 

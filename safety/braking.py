@@ -19,7 +19,7 @@ from reflexarc.wire.messages import F64
 
 def stop_ticks(velocity: F64, acceleration_step: F64) -> float:
     """m: how many ticks (a real number) the synchronised stop from velocity (n,) rad/s takes."""
-    return float(np.max(np.abs(velocity) / acceleration_step))
+    return float((np.abs(velocity) / acceleration_step).max())
 
 
 def stop_velocity(velocity: F64, acceleration_step: F64) -> F64:

@@ -341,10 +341,9 @@ class SafetyFilter:
 
 
 def _finite(measured: Measured) -> bool:
-    """Whether joints and gripper are finite; a NaN or infinity shows in the sum."""
-    return math.isfinite(
-        float(measured.joint_position.sum()) + float(measured.joint_velocity.sum()) + measured.gripper
-    )
+    """Whether joints and gripper are finite."""
+    joints = np.isfinite(measured.joint_position).all() and np.isfinite(measured.joint_velocity).all()
+    return bool(joints) and math.isfinite(measured.gripper)
 
 
 def _norms(measured: Measured) -> tuple[float, float]:

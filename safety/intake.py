@@ -35,8 +35,9 @@ def malformed(setpoint: Setpoint, n: int, clock: str) -> Intervention | None:
         values = getattr(setpoint, name)
         if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiu":
             return _refused("shape", name)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad = np.flatnonzero(~finite)
             return _refused("finite", f"{name}[{bad[0]}]", float(values[bad[0]]))
     if not math.isfinite(setpoint.gripper):
         return _refused("finite", "gripper", setpoint.gripper)

@@ -67,13 +67,12 @@ class Motion:
         position, velocity: (n,) the commanded state. view: the TCP at `position`. scale: 1, or less to go slower.
         """
         found: list[Intervention] = []
-        wanted = self._approach(position, target)
-        wanted = self._limit_velocity(wanted, scale, found)
-        wanted = self._limit_tcp_speed(wanted, view, scale, found)
-        wanted = self._keep_in_range(position, wanted, found)
-        wanted = self._keep_in_box(wanted, view, found)
-        reached = self._limit_acceleration(velocity, wanted, found)
-        return self._accept(position, velocity, reached, view, found), found
+        wanted = self._limit_velocity(self._approach(position, target), scale, found)
+        path = self._limit_tcp_speed(self._path(wanted, view), view, scale, found)
+        path = self._keep_in_range(position, path, view, found)
+        path = self._keep_in_box(path, view, found)
+        path = self._limit_acceleration(velocity, path, view, found)
+        return self._accept(position, velocity, path, view, found), found
 
     def stop(self, velocity: F64) -> F64:
         """Velocity (n,) of the next tick of the stop from `velocity`."""
@@ -83,12 +82,12 @@ class Motion:
         """The velocity that reaches the moving target at once if near, else as fast as can be braked."""
         limits = self._limits
         error = target.position - position - target.velocity * limits.dt
-        steps = float(np.max(np.abs(error) / limits.acceleration_step)) / limits.dt
+        steps = float((np.abs(error) / limits.acceleration_step).max()) / limits.dt
         return target.velocity + error * (approach_factor(steps) / limits.dt)
 
     def _limit_velocity(self, wanted: F64, scale: float, found: list[Intervention]) -> F64:
         ratios = np.abs(wanted) / self._limits.velocity
-        worst = int(np.argmax(ratios))
+        worst = int(ratios.argmax())
         over = float(ratios[worst]) / scale
         if over <= 1:
             return wanted
@@ -99,49 +98,49 @@ class Motion:
             )
         return limited
 
-    def _limit_tcp_speed(self, wanted: F64, view: TcpView, scale: float, found: list[Intervention]) -> F64:
+    def _limit_tcp_speed(self, path: Path, view: TcpView, scale: float, found: list[Intervention]) -> Path:
         limit = self._limits.tcp_speed * scale
-        peak = self._peak(self._path(wanted, view))
+        peak = self._peak(path)
         if peak <= limit:
-            return wanted
+            return path
         # Scaling a velocity down scales its rate with it, and the bend faster still: the result is legal.
         if peak > limit * (1 + REPORT_FRACTION):
             found.append(_intervention("tcp_speed", "tcp", peak, limit))
-        return wanted * (limit / peak)
+        return self._path(path.velocity * (limit / peak), view)
 
-    def _keep_in_range(self, position: F64, wanted: F64, found: list[Intervention]) -> F64:
+    def _keep_in_range(self, position: F64, path: Path, view: TcpView, found: list[Intervention]) -> Path:
         """Takes away what leads a joint beyond its position limit; the other joints go on."""
         limits = self._limits
-        time = stop_time(stop_ticks(wanted, limits.acceleration_step), limits.dt)
-        high = np.maximum(limits.upper - position, 0) / time
-        low = np.minimum(limits.lower - position, 0) / time
-        allowed: F64 = np.minimum(np.maximum(wanted, low), high)
-        excess = np.abs(wanted - allowed)
-        worst = int(np.argmax(excess))
+        high = np.maximum(limits.upper - position, 0) / path.time
+        low = np.minimum(limits.lower - position, 0) / path.time
+        allowed = np.minimum(np.maximum(path.velocity, low), high)
+        excess = np.abs(path.velocity - allowed)
+        worst = int(excess.argmax())
+        if excess[worst] == 0:
+            return path
         if excess[worst] > REPORT_FRACTION * limits.velocity[worst]:
-            upper = wanted[worst] > allowed[worst]
-            asked = float(position[worst] + wanted[worst] * time)
+            upper = path.velocity[worst] > allowed[worst]
+            asked = float(position[worst] + path.velocity[worst] * path.time)
             bound = float(limits.upper[worst] if upper else limits.lower[worst])
             found.append(_intervention("joint_position", limits.names[worst], asked, bound))
-        return allowed
+        return self._path(allowed, view)
 
-    def _keep_in_box(self, wanted: F64, view: TcpView, found: list[Intervention]) -> F64:
+    def _keep_in_box(self, path: Path, view: TcpView, found: list[Intervention]) -> Path:
         """Takes away what leads out of the box. The rates of the other axes stay, so the TCP slides along the wall."""
-        path = self._path(wanted, view)
         low, high = self._room(view, path)
         change = np.minimum(np.maximum(path.rate, low), high) - path.rate
         if not change.any():
-            return wanted
+            return path
         gram = view.jacobian @ view.jacobian.T + SINGULAR_DAMPING * np.eye(3)
         correction = view.jacobian.T @ np.linalg.solve(gram, change)
-        share = self._least_share(wanted, correction, view)
+        share = self._least_share(path.velocity, correction, view)
         for axis in np.flatnonzero(np.abs(change) > REPORT_FRACTION * self._limits.tcp_speed):
             wall = "upper" if change[axis] < 0 else "lower"
             margin = _wall_margin(self._limits, view.point, int(axis), wall)
             asked = path.rate[axis]
             allowed = asked + share * change[axis]
             found.append(_intervention("workspace", f"{'xyz'[axis]} {wall}", asked, allowed, margin))
-        return wanted + share * correction
+        return self._path(path.velocity + share * correction, view)
 
     def _least_share(self, wanted: F64, correction: F64, view: TcpView) -> float:
         """How much of the correction is needed: what remains is slower, and so has more room than the wish."""
@@ -156,49 +155,49 @@ class Motion:
                 low = middle
         return high
 
-    def _limit_acceleration(self, velocity: F64, wanted: F64, found: list[Intervention]) -> F64:
-        change = wanted - velocity
+    def _limit_acceleration(
+        self, velocity: F64, path: Path, view: TcpView, found: list[Intervention]
+    ) -> Path:
+        change = path.velocity - velocity
         ratios = np.abs(change) / self._limits.acceleration_step
-        worst = int(np.argmax(ratios))
+        worst = int(ratios.argmax())
         over = float(ratios[worst])
         if over <= 1:
-            return wanted
+            return path
         if over > 1 + REPORT_FRACTION:
-            dt = self._limits.dt
-            asked = change[worst] / dt
+            asked = change[worst] / self._limits.dt
             found.append(_intervention("joint_acceleration", self._limits.names[worst], asked, asked / over))
-        return velocity + change / over
+        return self._path(velocity + change / over, view)
 
     def _accept(
-        self, position: F64, velocity: F64, proposal: F64, view: TcpView, found: list[Intervention]
+        self, position: F64, velocity: F64, path: Path, view: TcpView, found: list[Intervention]
     ) -> F64:
         """The proposal if its stop is legal, else as much of it as is; at worst the stored stop."""
-        refusal = self._refusal(position, proposal, view)
+        refusal = self._refusal(position, path, view)
         if refusal is None:
-            return proposal
-        stopping = self.stop(velocity)
+            return path.velocity
+        proposal, stopping = path.velocity, self.stop(velocity)
         best, low, high = stopping, 0.0, 1.0
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             candidate = stopping + middle * (proposal - stopping)
-            if self._refusal(position, candidate, view) is None:
+            if self._refusal(position, self._path(candidate, view), view) is None:
                 best, low = candidate, middle
             else:
                 high = middle
-        if float(np.max(np.abs(proposal - best) / self._limits.acceleration_step)) > REPORT_FRACTION:
+        if float((np.abs(proposal - best) / self._limits.acceleration_step).max()) > REPORT_FRACTION:
             found.append(refusal)
         return best
 
-    def _refusal(self, position: F64, velocity: F64, view: TcpView) -> Intervention | None:
-        """Why one tick at `velocity` and the stop after it would leave a limit; None if they do not."""
+    def _refusal(self, position: F64, path: Path, view: TcpView) -> Intervention | None:
+        """Why one tick on `path` and the stop after it would leave a limit; None if they do not."""
         limits = self._limits
-        path = self._path(velocity, view)
-        travel = velocity * path.time
+        travel = path.velocity * path.time
         over = np.maximum(
             travel - np.maximum(limits.upper - position, 0),
             np.minimum(limits.lower - position, 0) - travel,
         )
-        worst = int(np.argmax(over))
+        worst = int(over.argmax())
         if over[worst] > 0:
             asked = float(position[worst] + travel[worst])
             allowed = float(limits.upper[worst] if travel[worst] > 0 else limits.lower[worst])
