@@ -113,11 +113,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _parse(text: str) -> Any:
+    """YAML as plain data; raises ConfigError saying what is wrong and where, in one line."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(_one_line(f"not YAML: {error.problem}{where}")) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2020-13-45 looks like a date
+        raise ConfigError(_one_line(f"not YAML: {error}")) from error
+
+
 def _read(path: Path, label: str) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {label}: {_yaml_problem(error)}") from error
+        content = _parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"cannot read {label}: {_one_line(str(error))}") from error
     if not isinstance(content, dict):
         held = "nothing" if content is None else f"a {type(content).__name__}"
         raise ConfigError(f"{label} must map keys to values, it holds {held}")
@@ -129,11 +141,11 @@ def _override(content: dict[str, Any], override: str, schema: type[BaseModel]) -
     key, equals, text = override.partition("=")
     if not equals or not key:
         example = next(iter(schema.model_fields))
-        raise ConfigError(f"override {override!r} must look like key=value, e.g. {example}=...")
+        raise ConfigError(f"override {_short(override)} must look like key=value, e.g. {example}=...")
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {_yaml_problem(error)}") from error
+        value = _parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"override {_short(override)}: {error}") from error
     node: Any = content
     models = [schema]
     *parents, last = key.split(".")
@@ -152,15 +164,17 @@ def _index(node: Any, part: str, models: list[type[BaseModel]], override: str) -
         fields = _fields(models)
         if fields and part not in fields:
             raise ConfigError(
-                f"override {override!r}: {unknown('key', part, fields)}{_did_you_mean(part, fields)}"
+                f"override {_short(override)}: {unknown('key', part, fields)}{_did_you_mean(part, fields)}"
             )
         return part
     if isinstance(node, list):
-        if not (part.isdecimal() and int(part) < len(node)):
-            raise ConfigError(f"override {override!r}: index {part!r} is not in 0..{len(node) - 1}")
+        if not (part.isdecimal() and len(part) < 10 and int(part) < len(node)):
+            raise ConfigError(
+                f"override {_short(override)}: index {_short(part)} is not in 0..{len(node) - 1}"
+            )
         return int(part)
     raise ConfigError(
-        f"override {override!r}: {part!r} is below the single value {_short(node)}, not a section"
+        f"override {_short(override)}: {_short(part)} is below the single value {_short(node)}, not a section"
     )
 
 
@@ -227,16 +241,9 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _yaml_problem(error: Exception) -> str:
-    """What is wrong and where, without the excerpt that YAML errors bring."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return _one_line(f"{error.problem} at line {mark.line + 1}, column {mark.column + 1}")
-    return _one_line(str(error))
-
-
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return line if len(line) <= 300 else line[:297] + "..."
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,64 @@
+"""The presets let the tasks be done, stay within what the maker publishes, and say where their numbers are from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reflexarc.configs.load import load_controller, load_robot, load_safety, presets
+
+PUBLISHED_TCP_SPEED = 1.7
+"""m/s, Franka Control Interface documentation."""
+
+
+@pytest.mark.parametrize("name", presets("safety"))
+def test_each_limit_says_why(name: str) -> None:
+    safety = load_safety(name)
+    defaults = {field: info.default for field, info in type(safety).model_fields.items()}
+    unsourced = {"name", "sources", "beyond_published"}
+    if name.endswith("-wide"):  # there, the one entry for a kind of limit speaks for all of it
+        unsourced |= {"position_margin_rad", "acceleration_scale", "jerk_scale", "reduced_speed_scale"}
+    changed = {field for field, value in safety if value != defaults[field]}
+    assert changed - unsourced <= safety.sources.keys()
+    assert safety.sources.keys() <= type(safety).model_fields.keys()
+    assert all(len(source) > 15 for source in safety.sources.values())
+
+
+@pytest.mark.parametrize("name", presets("safety"))
+def test_nothing_exceeds_what_is_published(name: str) -> None:
+    safety = load_safety(name)
+    assert safety.beyond_published == ()
+    assert max(safety.velocity_scale, safety.acceleration_scale, safety.jerk_scale) <= 1.0
+    assert safety.tcp_speed <= PUBLISHED_TCP_SPEED
+
+
+def test_the_working_area_is_inside_the_default_box() -> None:
+    box = load_safety("panda").workspace
+    for x in (0.30, 0.70):
+        for y in (-0.30, 0.30):
+            for z in (0.02, 0.25):  # the middle of a 4 cm block on the table, and home
+                assert np.all(np.asarray(box.lower) < (x, y, z))
+                assert np.all(np.asarray(box.upper) > (x, y, z))
+    assert box.lower[2] > 0.0, "the finger tips stay above the table"
+
+
+def test_the_wide_limits_are_wider_everywhere() -> None:
+    narrow, wide = load_safety("panda"), load_safety("panda-wide")
+    assert np.all(np.asarray(wide.workspace.lower) < narrow.workspace.lower)
+    assert np.all(np.asarray(wide.workspace.upper) > narrow.workspace.upper)
+    for field in ("velocity_scale", "acceleration_scale", "tcp_speed", "force_ceiling", "torque_ceiling"):
+        assert getattr(wide, field) > getattr(narrow, field)
+
+
+def test_reduced_speed_is_below_that_of_the_standard() -> None:
+    """ISO 10218-1: the TCP at no more than 0.25 m/s."""
+    safety = load_safety("panda")
+    assert safety.reduced_speed_scale * safety.tcp_speed <= 0.25
+
+
+def test_rates_divide_each_other() -> None:
+    """A host tick is a whole part of a controller tick, and both of a policy step of 0.1 s."""
+    robot, controller = load_robot("panda"), load_controller("default")
+    assert controller.tick_ns % robot.tick_ns == 0
+    assert 100_000_000 % controller.tick_ns == 0
+    assert load_safety("panda").hold_after_s * 1e9 > 2 * controller.tick_ns
