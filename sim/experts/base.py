@@ -164,7 +164,7 @@ def limited(way: F64, longest: float) -> F64:
     return way * min(1.0, longest / distance, max(APPROACH, SNAP / distance))
 
 
-def approach(tcp: F64, goal: F64, *, hover: float, radius: float = 0.006, slope: float = 3.0) -> F64:
+def approach(tcp: F64, goal: F64, *, hover: float, radius: float = 0.006, slope: float = 2.0) -> F64:
     """The next target on the way to `goal` from above, (3,) m.
 
     A funnel stands on the goal: beyond `radius` m from its axis it rises by `slope`, up to `hover` m. The TCP goes
@@ -173,7 +173,7 @@ def approach(tcp: F64, goal: F64, *, hover: float, radius: float = 0.006, slope:
     offset = goal[:2] - tcp[:2]
     lateral = float(np.linalg.norm(offset))
     height = goal[2] + float(np.clip((lateral - radius) * slope, 0.0, hover))
-    share = float(np.clip(1.0 - (height - 0.01 - tcp[2]) / 0.03, 0.0, 1.0))
+    share = float(np.clip(1.0 - (height - 0.01 - tcp[2]) / 0.05, 0.0, 1.0))
     return np.array([*(tcp[:2] + share * offset), height])
 
 
