@@ -91,11 +91,11 @@ def _find(model: mujoco.MjModel, kind: mujoco.mjtObj, word: str, name: str) -> i
 def _bend_matrix(model: mujoco.MjModel, site: int, joints: list[int]) -> F64:
     """(n, n) m. For hinges i before j in the chain, |∂²p/∂q_i∂q_j| = |z_i × (z_j × r_j)| ≤ |r_j| ≤ reach of j.
 
-    The reach of j, the largest distance from its anchor to the TCP, is at most the length of the links between.
+    The reach of j, the largest distance from its anchor to the TCP, is at most the length of the links between; that
+    of the joint further out is the smaller one, in whatever order the joints are named.
     """
     reaches = np.array([_reach(model, site, joint) for joint in joints])
-    order = np.arange(len(joints))
-    return np.asarray(reaches[np.maximum.outer(order, order)], dtype=np.float64)
+    return np.asarray(np.minimum.outer(reaches, reaches), dtype=np.float64)
 
 
 def _reach(model: mujoco.MjModel, site: int, joint: int) -> float:

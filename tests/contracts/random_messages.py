@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -60,5 +61,5 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, float):
-        return np.float64(a).tobytes() == np.float64(b).tobytes() or (a != a and b != b)
+        return bool(np.array_equal(a, b, equal_nan=True)) and math.copysign(1, a) == math.copysign(1, b)
     return bool(a == b)
