@@ -38,8 +38,8 @@ from reflexarc.wire.sockets import Heartbeats, Publisher, Push, Requester, Socke
 
 PEER = "controller"
 """This process's name in heartbeats and events."""
-STATS_NS = 5_000_000_000
-"""How often the loop tells its statistics and the faults of its sockets."""
+STATS_NS = 1_000_000_000
+"""How often the loop tells its statistics and the faults of its sockets, and young garbage is collected."""
 HOST_SILENT_NS = 500_000_000
 """A robot host that publishes no state for so long is reported as lost."""
 ASK_S = 0.5
@@ -120,21 +120,24 @@ class ControllerProcess:
         return None
 
     def run(self, controller: Controller, stopped: Callable[[], bool]) -> None:
-        """Tick until `stopped`. The garbage collector rests meanwhile, but for a sweep between episodes."""
+        """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
         _rest_garbage_collector()
         rate = Rate(self._period_ns)
         told_ns = monotonic_ns()
         try:
             while not stopped():
-                self._lateness.add(rate.sleep())
+                late = rate.sleep()
                 begun = monotonic_ns()
-                self._step(controller, begun)
+                # The time of the deadline, not of waking up: the computer's jitter must not become the arm's.
+                self._step(controller, begun - late % self._period_ns)
+                self._lateness.add(late)
                 self._work.add(monotonic_ns() - begun)
                 self._overruns = rate.overruns
                 if begun - told_ns > STATS_NS:
                     told_ns = begun
                     self._tell_faults(begun)
                     self._tell_stats(begun)
+                    gc.collect(0)
         finally:
             gc.enable()
             self._tell_stats(monotonic_ns())
@@ -222,11 +225,10 @@ class ControllerProcess:
 
 
 def loop_stats(lateness: Histogram, work: Histogram, overruns: int) -> dict[str, Any]:
-    """Flat figures of a loop: `lateness_` and `work_` count, late, p50, p99 and max in µs, and deadlines skipped."""
-    figures: dict[str, Any] = {"overruns": overruns}
-    for name, histogram in (("lateness", lateness), ("work", work)):
-        figures |= {f"{name}_{key}": value for key, value in histogram.summary().items()}
-    return figures
+    """Flat figures of a loop: `count`, `late`, `p50_us`, `p99_us`, `max_us` of its lateness, the same of its work after
+    `work_`, and `overruns`, the deadlines skipped."""
+    figures = lateness.summary() | {f"work_{key}": value for key, value in work.summary().items()}
+    return figures | {"overruns": overruns}
 
 
 def _controller(config: ControllerConfig, robot: RobotConfig, info: PolicyInfo) -> Controller:
