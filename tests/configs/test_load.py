@@ -251,4 +251,4 @@ def test_assets_are_found_beside_the_configs() -> None:
 
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_safety("panda").tcp_speed = 2.0  # type: ignore[misc]
+        load_safety("panda").tcp_speed = 2.0

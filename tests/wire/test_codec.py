@@ -41,8 +41,14 @@ def a_state(**changes: Any) -> State:
         ),
         SEVEN,
     )
-    rest = {"wrench_tcp": np.zeros(6), "gripper": 0.5, "gripper_commanded": 1.0, "safety": "active"}
-    return State(**({"t_ns": 1, "seq": 2, "t_state_ns": 3} | arrays | rest | changes))
+    rest: dict[str, Any] = {
+        "wrench_tcp": np.zeros(6),
+        "gripper": 0.5,
+        "gripper_commanded": 1.0,
+        "safety": "active",
+    }
+    fields: dict[str, Any] = {"t_ns": 1, "seq": 2, "t_state_ns": 3} | arrays | rest | changes
+    return State(**fields)
 
 
 def raw(message: Message) -> dict[str, Any]:
@@ -209,7 +215,7 @@ def test_each_array_has_the_dtype_its_field_declares() -> None:
         obs_seq=0,
         t_obs_ns=0,
         actions=np.zeros((8, 7)),
-        bins=np.zeros((8, 7), dtype=np.int64),  # type: ignore[arg-type]
+        bins=np.zeros((8, 7), dtype=np.int64),
         policy_tokens=[],
         tokenizer_id="",
         step_ns=1,

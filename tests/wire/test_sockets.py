@@ -68,6 +68,16 @@ def eventually(condition: Callable[[], Any], timeout_s: float = 5.0) -> Any:
     raise AssertionError(f"did not come true within {timeout_s} s")
 
 
+def collect(into: list[Any], receive: Callable[[], list[Any]], count: int) -> None:
+    """Receive until there are `count`."""
+
+    def enough() -> bool:
+        into.extend(receive())
+        return len(into) >= count
+
+    eventually(enough)
+
+
 def published(publisher: Publisher, subscriber: Subscriber[Any]) -> None:
     """Publish until it is heard: a subscriber joins after a moment."""
     eventually(lambda: publisher.send(beat(-1)) and subscriber.wait(0.01))
@@ -89,7 +99,7 @@ def test_published_messages_arrive_in_order(opened: ExitStack) -> None:
     for seq in range(100):
         assert publisher.send(beat(seq))
     received: list[Heartbeat] = []
-    eventually(lambda: received.extend(subscriber.drain()) or len(received) == 100)
+    collect(received, subscriber.drain, 100)
     assert [each.seq for each in received] == list(range(100))
     assert subscriber.drain() == []
 
@@ -254,11 +264,11 @@ def test_request_and_answer(opened: ExitStack) -> None:
     eventually(lambda: requester.send(ask(1)))
     assert requester.send(ask(2))
     requests: list[Any] = []
-    eventually(lambda: requests.extend(responder.poll()) or len(requests) == 2)
+    collect(requests, responder.poll, 2)
     for client, message in reversed(requests):  # in any order
         assert responder.reply(client, answer(message.seq))
     received: list[HostReply] = []
-    eventually(lambda: received.extend(requester.poll()) or len(received) == 2)
+    collect(received, requester.poll, 2)
     assert [each.seq for each in received] == [2, 1]
 
 
@@ -366,7 +376,8 @@ def test_the_watch_names_who_died_and_who_came_back(opened: ExitStack) -> None:
     (event,) = events
     assert (event.kind, event.data["peer"]) == ("peer_lost", "policy")
     assert event.text == "policy has been silent for 1.20 s (limit 1.00 s)"
-    assert (watch.lost, watch.waiting) == (("policy",), ("arm",))
+    assert watch.lost == ("policy",)
+    assert list(watch.waiting) == ["arm"]
     now += SECOND // 10
     assert watch.update(now) == (), "a loss is told once"
     beats["policy"].beat(now + SECOND)
@@ -374,7 +385,7 @@ def test_the_watch_names_who_died_and_who_came_back(opened: ExitStack) -> None:
     time.sleep(0.05)
     (event,) = watch.update(now + SECOND)
     assert (event.kind, event.data["peer"]) == ("peer_returned", "policy")
-    assert watch.lost == ()
+    assert not watch.lost
 
 
 def test_a_heartbeat_is_sent_once_a_period(opened: ExitStack) -> None:
@@ -396,17 +407,17 @@ def test_a_heartbeat_is_sent_once_a_period(opened: ExitStack) -> None:
         heartbeats.beat(now)
         received.extend(pull.drain())
         time.sleep(0.001)
-    eventually(lambda: received.extend(pull.drain()) or len(received) >= 10)
+    collect(received, pull.drain, 10)
     assert len(received) == 10
     assert len({each.seq for each in received}) == 10
     assert {each.peer for each in received} == {"arm"}
 
 
 def test_every_queue_is_bounded_and_nothing_lingers(opened: ExitStack) -> None:
-    for each in (Publisher(ANY_PORT), Pull(ANY_PORT, Event), Responder(ANY_PORT, Event)):
+    sockets: list[Socket] = [Publisher(ANY_PORT), Pull(ANY_PORT, Event), Responder(ANY_PORT, Event)]
+    for each in sockets:
         opened.enter_context(each)
-        assert isinstance(each, Socket)
-        assert 0 < each._zmq.getsockopt(zmq.RCVHWM) <= 1000
-        assert 0 < each._zmq.getsockopt(zmq.SNDHWM) <= 1000
+        assert 0 < int(each._zmq.getsockopt(zmq.RCVHWM)) <= 1000
+        assert 0 < int(each._zmq.getsockopt(zmq.SNDHWM)) <= 1000
         assert each._zmq.getsockopt(zmq.LINGER) == 0
         assert each._zmq.getsockopt(zmq.MAXMSGSIZE) == MAX_MESSAGE_BYTES
