@@ -307,7 +307,7 @@ def _write_shard(folder: Path, samples: Sequence[Samples], cameras: Iterable[str
 
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"{_ASIDE_PREFIX}*"):
-        if time.time() - path.stat().st_mtime > _LEFTOVER_S:
+        if path.is_dir() and time.time() - path.stat().st_mtime > _LEFTOVER_S:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -326,9 +326,10 @@ def _index(shard: Path) -> dict[str, Any]:
 
 def _write_once(path: Path, text: str) -> None:
     """Write a small file whole; every builder writes the same text."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
+    handle, aside = tempfile.mkstemp(prefix=_ASIDE_PREFIX, dir=path.parent)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    Path(aside).replace(path)
 
 
 def _progress(shown: bool) -> Progress:

@@ -1,0 +1,190 @@
+"""Which messages make an episode, and what is given up first when the disk is slow; no socket, no clock."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.episode_bench import MS, every_message, picture, state
+from reflexarc.datasets import recording
+from reflexarc.datasets.format import topic_of
+from reflexarc.datasets.reader import EpisodeReader
+from reflexarc.datasets.recording import Backlog, EpisodeRecorder
+from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Message, SimSteps
+
+HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
+INITIAL = next(message for topic, message in every_message() if topic == "/sim/initial")
+
+
+class Bench:
+    """A recorder and what it reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[tuple[str, str]] = []
+        self.recorder = EpisodeRecorder(
+            folder, lambda kind, text, _: self.told.append((kind, text)), fsync=False
+        )
+
+    def send(self, *messages: Message) -> None:
+        for message in messages:
+            self.recorder.handle(str(topic_of(message)), message, message.t_ns)
+
+    def log(self, name: str) -> EpisodeReader:
+        return EpisodeReader(self.folder / f"{name}.mcap")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def start(name: str, metadata: str = '{"task": "lift", "seed": 3}') -> EpisodeStart:
+    return EpisodeStart(
+        t_ns=0, clock="virtual", episode=name, instruction="lift it", session="s", metadata=metadata
+    )
+
+
+def stop(name: str, outcome: str = '{"success": true}') -> EpisodeStop:
+    return EpisodeStop(t_ns=9 * MS, clock="virtual", episode=name, outcome=outcome)
+
+
+def steps(first: int) -> SimSteps:
+    nothing = np.zeros(3)
+    return SimSteps(
+        t_ns=0, clock="virtual", first_step=first, control=np.zeros((2, 8)), qpos=nothing, qvel=nothing
+    )
+
+
+def states(count: int) -> list[Message]:
+    return [state(number * MS, commanded=HERE, seq=number) for number in range(count)]
+
+
+def test_an_episode_lasts_from_its_start_to_its_stop(bench: Bench) -> None:
+    bench.send(*states(3), start("one"), *states(5), stop("one"), *states(2), start("two"), stop("two"))
+    one, two = bench.log("one"), bench.log("two")
+    assert one.topics == {"/episode": 2, "/state": 5}
+    assert one.metadata == {
+        "task": "lift",
+        "seed": 3,
+        "episode": "one",
+        "instruction": "lift it",
+        "session": "s",
+    }
+    assert one.outcome == {"success": True, "dropped": {}}
+    assert two.topics == {"/episode": 2}
+    assert [kind for kind, _ in bench.told] == ["recorded", "recorded"]
+    assert bench.recorder.episode == ""
+
+
+def test_physics_since_the_reset_belongs_to_the_episode(bench: Bench) -> None:
+    bench.send(
+        steps(7),
+        INITIAL,
+        steps(99),
+        INITIAL,
+        steps(0),
+        *states(2),
+        steps(2),
+        start("one"),
+        steps(4),
+        stop("one"),
+    )
+    messages = [message for _, message in bench.log("one").messages(["/sim/initial", "/sim/steps"])]
+    assert [getattr(message, "first_step", "initial") for message in messages] == ["initial", 0, 2, 4]
+
+
+def test_too_much_physics_before_a_start_is_given_up_and_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "PREROLL_MESSAGES", 3)
+    bench.send(INITIAL, *[steps(2 * number) for number in range(5)], start("one"), stop("one"))
+    assert bench.log("one").topics == {"/episode": 2}
+    assert any("it cannot be replayed" in text for _, text in bench.told)
+
+
+def test_a_stop_for_another_episode_ends_nothing(bench: Bench) -> None:
+    bench.send(start("one"), stop("two"), *states(1))
+    assert bench.recorder.episode == "one"
+
+
+def test_a_start_without_a_stop_closes_the_one_before(bench: Bench) -> None:
+    bench.send(start("one"), *states(1), start("two"))
+    assert bench.log("one").outcome == {
+        "error": "episode two began before this one was stopped",
+        "dropped": {},
+    }
+    bench.recorder.stop("the recorder was stopped")
+    assert bench.log("two").outcome == {"error": "the recorder was stopped", "dropped": {}}
+    assert not bench.log("two").is_cut
+
+
+def test_a_name_that_is_taken_is_reported_and_the_file_left_alone(bench: Bench) -> None:
+    bench.send(start("one"), stop("one"))
+    before = (bench.folder / "one.mcap").read_bytes()
+    bench.send(start("one"), *states(3), stop("one"), start("two"), stop("two"))
+    assert (bench.folder / "one.mcap").read_bytes() == before
+    errors = [text for kind, text in bench.told if kind == "recorder_error"]
+    assert len(errors) == 1
+    assert "exists already" in errors[0]
+    assert not bench.log("two").is_cut
+
+
+def test_odd_names_and_texts_that_are_no_json_lose_nothing(bench: Bench) -> None:
+    bench.send(start("../../etc/a b", metadata="not json"), stop("../../etc/a b", outcome="[1]"))
+    (path,) = bench.folder.glob("*.mcap")
+    assert path.parent == bench.folder
+    reader = EpisodeReader(path)
+    assert reader.metadata["metadata"] == "not json"
+    assert reader.outcome == {"outcome": [1], "dropped": {}}
+
+
+def test_drops_stand_in_the_outcome(bench: Bench) -> None:
+    bench.recorder.count_drops({"/camera/front": 9})
+    bench.send(start("one"))
+    bench.recorder.count_drops({"/camera/front": 2})
+    bench.recorder.count_drops({"/camera/front": 1, "/state": 4})
+    bench.send(stop("one"))
+    assert bench.log("one").outcome == {"success": True, "dropped": {"/camera/front": 3, "/state": 4}}
+
+
+def test_a_full_backlog_drops_images_first_and_commands_never() -> None:
+    backlog = Backlog(messages=20, images=5)
+    messages = dict(every_message())
+    for number in range(10):
+        backlog.put("/camera/front", picture(number), number)
+    for number in range(30):
+        backlog.put("/state", messages["/state"], number)
+    essential = ("/setpoint", "/chunk", "/safety", "/event", "/episode", "/sim/initial")
+    for topic in essential:
+        for _ in range(50):
+            assert backlog.put(topic, messages[topic], 0)
+    assert backlog.take_drops() == {"/camera/front": 5, "/state": 15}
+    assert backlog.take_drops() == {}
+    kept = [item[0] for item in iter(lambda: backlog.get(0.0), None)]
+    assert len(backlog) == 0
+    assert kept[:20] == ["/camera/front"] * 5 + ["/state"] * 15
+    assert {topic: kept.count(topic) for topic in essential} == dict.fromkeys(essential, 50)
+    assert backlog.put("/camera/front", picture(0), 0)
+
+
+def test_a_backlog_hands_over_between_threads_in_order() -> None:
+    backlog = Backlog(messages=10_000)
+    received: list[int] = []
+
+    def take() -> None:
+        while len(received) < 2000:
+            item = backlog.get(1.0)
+            assert item is not None
+            received.append(item[2])
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    message = state(0, commanded=HERE)
+    for number in range(2000):
+        backlog.put("/state", message, number)
+    thread.join(10)
+    assert received == list(range(2000))
