@@ -61,5 +61,6 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, float):
-        return bool(np.array_equal(a, b, equal_nan=True)) and math.copysign(1, a) == math.copysign(1, b)
+        equal = a == b or (math.isnan(a) and math.isnan(b))
+        return bool(equal and math.copysign(1, a) == math.copysign(1, b))
     return bool(a == b)
