@@ -105,7 +105,7 @@ class ArmIndex:
         if not self.fingers.size:
             return 0.0
         shares = (data.qpos[self.fingers] - self.finger_closed) / (self.finger_open - self.finger_closed)
-        return min(1.0, max(0.0, float(shares.sum()) / shares.size))
+        return float(min(1.0, max(0.0, shares.sum() / shares.size)))
 
     def set_gripper(self, control: F64, opening: float) -> None:
         """Write an opening 0..1 into a model's control (nu,), in place."""

@@ -36,7 +36,7 @@ class MujocoRobot:
         self._config = config
         self._sensors = ArmSensors(world.model, world.data, config)
         self._drive = ArmDrive(world.model, world.data, config, self._sensors.index)
-        self._step_ns = round(world.model.opt.timestep * 1e9)
+        self._step_ns: int = round(world.model.opt.timestep * 1e9)
         self._connected = False
         self._steps = 0
 

@@ -8,7 +8,7 @@
 | `policy` | policy server | ROUTER | Observation, PolicyInfoRequest and their answers |
 | `frames` | cameras | PUB | CameraFrame |
 | `arm_command` | simulated arm | PULL | ArmCommand, the latest wins |
-| `arm_state` | simulated arm | PUB | ArmState, SimInitial, SimSteps, SimTruth |
+| `arm_state` | simulated arm | PUB | ArmState, SimInitial, SimSteps, SimTruth, Event |
 | `sim` | simulated arm | ROUTER | SimQuery, SimAnswer |
 | `controller` | controller | PUB | Observation, ActionChunk, Setpoint, Event, for the recorder |
 | `runner` | runner | PUB | EpisodeStart, EpisodeStop, Event |
