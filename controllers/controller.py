@@ -322,7 +322,7 @@ class Controller:
             clock=self._clock,
             seq=self._setpoint_seq,
             t_due_ns=due_ns,
-            joint_position=joints,
+            joint_position=joints.copy(),
             joint_velocity=velocity,
             gripper=self._gripper,
             source=plan.source if plan is not None and live else "hold",

@@ -28,6 +28,8 @@ CLOSE_M, CLOSE_RAD = 2e-5, 1e-4
 """A solution this near needs no further step."""
 REACHED_M, REACHED_RAD = 1e-4, 1e-3
 """A target missed by more is reported as limited."""
+FARTHEST_M = 100.0
+"""A target beyond this is no place, but a fault."""
 LIMIT_MARGIN_RAD = 0.03
 """Solutions stay this far inside the joint limits, a little further than what safety asks (its default is 0.02)."""
 POSTURE_PER_M = 5.0
@@ -90,8 +92,9 @@ class ArmKinematics:
         No joint moves by more than its velocity limit allows in `period_s`; the elbow is drawn to the home posture
         in proportion to the travel.
         """
-        configuration = self._configuration
-        configuration.update(seed)
+        if not (np.all(np.isfinite(target)) and float(np.max(np.abs(target[:3]))) < FARTHEST_M):
+            return Solution(IkStatus.FAILED, seed, np.inf, np.inf)
+        self._configuration.update(seed)
         # A seed outside the margin may stay where it is, but not go further: standing still is always feasible.
         self._position_limit.lower = np.minimum(self._lower, seed)
         self._position_limit.upper = np.maximum(self._upper, seed)

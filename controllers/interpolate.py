@@ -138,8 +138,9 @@ def _last_rate(before: F64, last: F64) -> F64:
 
     A steady motion keeps its velocity; one that halves at each step is already slower there.
     """
-    slowing = np.where(before * last > 0.0, last / np.where(before == 0.0, 1.0, before), 1.0)
-    return _harmonic(last, last * np.minimum(slowing, 1.0))
+    slower = (before * last > 0.0) & (np.abs(last) < np.abs(before))
+    share = np.divide(last, before, out=np.ones_like(last), where=slower)
+    return _harmonic(last, last * share)
 
 
 def _harmonic(a: F64, b: F64) -> F64:

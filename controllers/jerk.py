@@ -45,7 +45,7 @@ class JerkLimitedPath:
         self._solver = ruckig.Ruckig(self._size + 3)
         self._starts_ns: list[int] = []
         self._segments: list[tuple[F64, F64, ruckig.Trajectory]] = []
-        rates = np.clip(knot_rates(knots, braking.rest), -limits.velocity, limits.velocity)
+        rates = knot_rates(knots, braking.rest)
         state = old.sample(start_ns)
         acceleration = np.clip(_acceleration(old, start_ns), -limits.acceleration, limits.acceleration)
         now_ns = start_ns
@@ -84,25 +84,30 @@ class JerkLimitedPath:
     ) -> tuple[Sample, int]:
         """Append the segment from `state` to a knot; returns the state at the knot and when that is."""
         turn = geometry.difference(knots.quats[knot], state.quat)
+        spin = geometry.left_jacobian_inverse(turn, rate[self._size :])
+        arrival = np.clip(np.concatenate([rate[: self._size], spin]), -limits.velocity, limits.velocity)
         task = ruckig.InputParameter(self._size + 3)
         task.current_position = [0.0] * (self._size + 3)
         task.current_velocity = [*state.velocity, *state.spin]
         task.current_acceleration = list(acceleration)
         task.target_position = [*(knots.points[knot] - state.point), *turn]
-        target_spin = geometry.left_jacobian_inverse(turn, rate[self._size :])
-        task.target_velocity = [*rate[: self._size], *target_spin]
+        task.target_velocity = list(arrival)
         task.max_velocity = list(limits.velocity)
         task.max_acceleration = list(limits.acceleration)
         task.max_jerk = list(limits.jerk)
         task.synchronization = ruckig.Synchronization.Phase
         task.minimum_duration = max(knots.due_ns(knot) - now_ns, 0) * NS
         trajectory = ruckig.Trajectory(self._size + 3)
-        result = self._solver.calculate(task, trajectory)
+        try:
+            result = self._solver.calculate(task, trajectory)
+        except ruckig.RuckigError as error:
+            raise ControlError(f"no jerk-limited motion to waypoint {knot}: {error}") from error
         if result < 0:
             raise ControlError(f"no jerk-limited motion to waypoint {knot}: {ruckig.Result(result).name}")
         self._starts_ns.append(now_ns)
         self._segments.append((state.point, state.quat, trajectory))
-        end = Sample(knots.points[knot], knots.quats[knot], rate[: self._size], rate[self._size :])
+        spin = geometry.left_jacobian(turn, arrival[self._size :])
+        end = Sample(knots.points[knot], knots.quats[knot], arrival[: self._size], spin)
         return end, now_ns + math.ceil(trajectory.duration / NS)
 
 
