@@ -1,8 +1,9 @@
 """One tick of commanded motion: propose a velocity towards the target, limit it, accept it or go on stopping.
 
 A velocity is *accepted* only if moving at it for one tick and stopping from there stays within every limit: joint
-position, TCP speed and the workspace box. The stop of the last accepted state is always a way out, so by induction
-from a legal start no limit is ever left, whatever the target is. How the proposal was made has no part in that.
+velocity and position, TCP speed and the workspace box. Its acceleration is legal, as is that of anything between
+it and the stop. The stop of the last accepted state is always a way out, so by induction from a legal start no
+limit is ever left, whatever the target is. How the proposal was made has no part in that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from reflexarc.wire.messages import F64, Intervention
 
 # A limit exceeded by less than this fraction is enforced but not reported: it is rounding, not a decision.
 REPORT_FRACTION = 1e-4
+# rad, rad/s, m/s: far below the margin that `limits` keeps, far above the rounding of one tick.
+ROUNDING = 1e-12
 # Halvings between the stop and a refused proposal. 2^-6 of the step in velocity is lost at worst.
 BISECTIONS = 6
 # m²/rad²: keeps the correction of joint rates at a wall finite where the arm is singular.
@@ -140,7 +143,10 @@ class Motion:
             asked = path.rate[axis]
             allowed = asked + share * change[axis]
             found.append(_intervention("workspace", f"{'xyz'[axis]} {wall}", asked, allowed, margin))
-        return self._path(path.velocity + share * correction, view)
+        # Where the arm is nearly singular, the correction may ask much of a joint: then all go slower.
+        corrected = path.velocity + share * correction
+        over = float((np.abs(corrected) / self._limits.velocity).max())
+        return self._path(corrected / max(over, 1.0), view)
 
     def _least_share(self, wanted: F64, correction: F64, view: TcpView) -> float:
         """How much of the correction is needed: what remains is slower, and so has more room than the wish."""
@@ -191,26 +197,39 @@ class Motion:
 
     def _refusal(self, position: F64, path: Path, view: TcpView) -> Intervention | None:
         """Why one tick on `path` and the stop after it would leave a limit; None if they do not."""
+        return self._joint_refusal(position, path) or self._tcp_refusal(path, view)
+
+    def _joint_refusal(self, position: F64, path: Path) -> Intervention | None:
         limits = self._limits
+        speed = np.abs(path.velocity) - limits.velocity
+        worst = int(speed.argmax())
+        if speed[worst] > ROUNDING:
+            asked, allowed = path.velocity[worst], limits.velocity[worst]
+            return _intervention("joint_velocity", limits.names[worst], asked, allowed)
         travel = path.velocity * path.time
         over = np.maximum(
             travel - np.maximum(limits.upper - position, 0),
             np.minimum(limits.lower - position, 0) - travel,
         )
         worst = int(over.argmax())
-        if over[worst] > 0:
-            asked = float(position[worst] + travel[worst])
-            allowed = float(limits.upper[worst] if travel[worst] > 0 else limits.lower[worst])
-            return _intervention("joint_position", limits.names[worst], asked, allowed)
+        if over[worst] > ROUNDING:
+            bound = limits.upper[worst] if travel[worst] > 0 else limits.lower[worst]
+            asked = position[worst] + travel[worst]
+            return _intervention("joint_position", limits.names[worst], asked, bound)
+        return None
+
+    def _tcp_refusal(self, path: Path, view: TcpView) -> Intervention | None:
+        limits = self._limits
         low, high = self._room(view, path)
-        for axis in range(3):
-            if not low[axis] <= path.rate[axis] <= high[axis]:
-                wall = "upper" if path.rate[axis] > high[axis] else "lower"
-                margin = _wall_margin(limits, view.point, axis, wall)
-                allowed = min(max(float(path.rate[axis]), float(low[axis])), float(high[axis]))
-                return _intervention("workspace", f"{'xyz'[axis]} {wall}", path.rate[axis], allowed, margin)
+        allowed = np.minimum(np.maximum(path.rate, low), high)
+        axis = int(np.abs(path.rate - allowed).argmax())
+        if abs(path.rate[axis] - allowed[axis]) > ROUNDING:
+            wall = "upper" if path.rate[axis] > allowed[axis] else "lower"
+            margin = _wall_margin(limits, view.point, axis, wall)
+            field = f"{'xyz'[axis]} {wall}"
+            return _intervention("workspace", field, path.rate[axis], allowed[axis], margin)
         peak = self._peak(path)
-        if peak > limits.tcp_speed:
+        if peak > limits.tcp_speed + ROUNDING:
             return _intervention("tcp_speed", "tcp", peak, limits.tcp_speed)
         return None
 
