@@ -23,6 +23,7 @@ from reflexarc.robots.host import RobotHost
 from reflexarc.sim.driver import MujocoRobot
 from reflexarc.sim.latency import Latency
 from reflexarc.sim.link import CodecLink, Link
+from reflexarc.sim.shutter import CAMERA_NS
 from reflexarc.sim.world import World
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.messages import (
@@ -36,9 +37,6 @@ from reflexarc.wire.messages import (
 
 Subscriber = Callable[[str, Message], None]
 """Called with (topic, message) for every message of a run; topics as in `datasets`."""
-
-CAMERA_NS = 100_000_000
-"""Period of the cameras: 10 Hz, the rate of the policy's steps."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,9 +80,7 @@ class LockstepSession:
         self._tick_ns = robot.tick_ns
         self._control_every = _ticks("controller period", controller.tick_ns, robot.tick_ns)
         self._camera_every = _ticks("camera period", CAMERA_NS, robot.tick_ns)
-        self._physics_per_tick = _ticks(
-            "host period", robot.tick_ns, round(world.model.opt.timestep * 1e9)
-        )
+        self._physics_per_tick = _ticks("host period", robot.tick_ns, round(world.model.opt.timestep * 1e9))
         self._driver.connect()
 
     @property

@@ -34,7 +34,7 @@ JUMP_RAD = 0.1
 """A command further than this from the one before is refused."""
 
 RESUME_RAD = 0.02
-RESUME_RAD_S = 0.1
+RESUME_RAD_S = 0.25
 """Once braked, the arm follows again only from where it is and from rest: position and velocity this near."""
 
 CATCH_UP_NS = 100_000_000
