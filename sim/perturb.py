@@ -19,6 +19,14 @@ MAX_DISPLACEMENT = 0.08
 STEPS = (2, 5)
 """Fewest and most policy steps of one burst."""
 
+LOW = 0.09
+"""Below this height of the TCP, m, fingers are among things that may not give way: a burst goes up and little aside;
+where the fingers hold something they let go of it."""
+
+LOW_SIDEWAYS = 0.4
+HOLDING = 0.1
+"""Fingers that stay this much wider than commanded hold something (an opening)."""
+
 TOGGLE_CHANCE = 0.25
 """That a burst also opens a closed gripper, or closes an open one."""
 
@@ -98,13 +106,16 @@ class Perturbation:
         state = observation.state
         start = state.pose_base_tcp_commanded[:3]
         direction = self._rng.normal(size=3)
-        length = self._rng.uniform(0.25, 1.0) * MAX_DISPLACEMENT
-        end = np.clip(start + length * direction / np.linalg.norm(direction), LOWER, UPPER)
-        way = end - start
-        way *= min(1.0, MAX_DISPLACEMENT / max(float(np.linalg.norm(way)), 1e-9))
+        way = self._rng.uniform(0.25, 1.0) * MAX_DISPLACEMENT * direction / np.linalg.norm(direction)
         gripper = float(round(state.gripper_commanded))
         if self._rng.random() < TOGGLE_CHANCE:
             gripper = 1.0 - gripper
+        if start[2] < LOW:
+            way *= (LOW_SIDEWAYS, LOW_SIDEWAYS, np.sign(way[2]))
+            if state.gripper > state.gripper_commanded + HOLDING:
+                way, gripper = way * (0.0, 0.0, 1.0), 1.0
+        way = np.clip(start + way, LOWER, UPPER) - start
+        way *= min(1.0, MAX_DISPLACEMENT / max(float(np.linalg.norm(way)), 1e-9))
         steps = int(self._rng.integers(STEPS[0], STEPS[1] + 1))
         return Burst(way, steps, gripper, observation.t_obs_ns)
 
