@@ -122,15 +122,14 @@ class ControllerProcess:
     def run(self, controller: Controller, stopped: Callable[[], bool]) -> None:
         """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
         _rest_garbage_collector()
+        origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)
-        told_ns = monotonic_ns()
         try:
             while not stopped():
-                late = rate.sleep()
+                self._lateness.add(rate.sleep())
                 begun = monotonic_ns()
-                # The time of the deadline, not of waking up: the computer's jitter must not become the arm's.
-                self._step(controller, begun - late % self._period_ns)
-                self._lateness.add(late)
+                # The time on the grid of ticks, not of waking up: the computer's jitter must not become the arm's.
+                self._step(controller, begun - (begun - origin) % self._period_ns)
                 self._work.add(monotonic_ns() - begun)
                 self._overruns = rate.overruns
                 if begun - told_ns > STATS_NS:
