@@ -11,6 +11,7 @@ from reflexarc.configs.errors import PolicyError, WireError, unknown
 from reflexarc.vla.checkpoint import Checkpoint
 from reflexarc.vla.inputs import Inputs
 from reflexarc.vla.preprocess import Raw, proprio_features, to_inputs
+from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
 
@@ -27,7 +28,7 @@ class VlaPolicy:
         self._model = checkpoint.model.eval()
         config, spec = checkpoint.config.model, checkpoint.spec
         self._info = PolicyInfo(
-            t_ns=time.monotonic_ns(),
+            t_ns=monotonic_ns(),
             model_id=checkpoint.model_id,
             action_spec=spec.model_dump_json(),
             cameras=list(config.cameras),
@@ -64,7 +65,7 @@ class VlaPolicy:
         done = time.perf_counter_ns()
         first = self._model.trunk.words
         return ActionChunk(
-            t_ns=observation.t_ns,
+            t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,

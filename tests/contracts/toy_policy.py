@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reflexarc.configs.action import ActionSpec, tcp_delta_spec
@@ -99,7 +100,8 @@ def toy_data(episodes: int = 24, rows: int = 4, seed: int = 0) -> TrainingData:
 
 
 def toy_checkpoint(head: str = "parallel") -> Checkpoint:
-    """An untrained policy that fits `toy_data`."""
+    """An untrained policy that fits `toy_data`; always the same."""
+    torch.manual_seed(0)
     config, data = toy_config(head), toy_data()
     actions = UniformTokenizer.fit(data.spec, data.actions.reshape(-1, 7))
     words = WordTokenizer.fit(data.instructions, config.model.language.max_words)
