@@ -52,13 +52,16 @@ def test_missed_deadlines_are_skipped_not_made_up_for(monkeypatch: pytest.Monkey
 
 
 def test_real_sleep_keeps_the_period() -> None:
-    rate, start = Rate(2_000_000), monotonic_ns()
+    period_ns = 2_000_000
+    start = monotonic_ns()
+    rate = Rate(period_ns)
     lateness = [rate.sleep() for _ in range(50)]
     elapsed = monotonic_ns() - start
-    assert elapsed >= 50 * 2_000_000
-    assert elapsed == pytest.approx(
-        (50 + rate.overruns) * 2_000_000 + lateness[-1] % 2_000_000, abs=2_000_000
-    )
+    assert min(lateness) >= 0
+    due = (
+        50 + rate.overruns
+    ) * period_ns  # late wake-ups do not add up: each is counted from its own deadline
+    assert due - period_ns < elapsed - lateness[-1] % period_ns < due + 500_000_000
 
 
 @given(DURATIONS, st.floats(1, 100))
