@@ -20,7 +20,7 @@ from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError, WireError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.controllers.controller import Controller
-from reflexarc.wire.clock import Histogram, Rate, monotonic_ns
+from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
     ActionChunk,
@@ -221,13 +221,6 @@ class ControllerProcess:
     def _keep[S: Socket](self, socket: S) -> S:
         self._sockets.append(socket)
         return socket
-
-
-def loop_stats(lateness: Histogram, work: Histogram, overruns: int) -> dict[str, Any]:
-    """Flat figures of a loop: `count`, `late`, `p50_us`, `p99_us`, `max_us` of its lateness, the same of its work after
-    `work_`, and `overruns`, the deadlines skipped."""
-    figures = lateness.summary() | {f"work_{key}": value for key, value in work.summary().items()}
-    return figures | {"overruns": overruns}
 
 
 def _controller(config: ControllerConfig, robot: RobotConfig, info: PolicyInfo) -> Controller:

@@ -36,7 +36,7 @@ POLL_S = 0.05
 """Period of the success check and of the watch over the peers."""
 
 SETTLE_S = 0.15
-"""Time for the recorder to open its file before the reset is on its way."""
+"""Time for everybody to take in that an episode has begun or ended, before the arm moves."""
 
 STOPPED = ("protective_stop", "e_stop")
 
@@ -109,9 +109,10 @@ class Runner:
         check: Callable[[], None],
     ) -> EpisodeFigures:
         """Run one episode. In simulation the task gives the instruction, unless one is named."""
-        self._console_request("disable")
-        if self._sim is not None and not instruction:
-            instruction = self._sim_query("reset", task=task, seed=seed).instruction
+        self._release()
+        if self._sim is not None:
+            told = self._sim_query("reset", task=task, seed=seed).instruction
+            instruction = instruction or told
         figures = EpisodeFigures(episode, task, instruction)
         start = EpisodeStart(
             t_ns=monotonic_ns(),
@@ -122,11 +123,7 @@ class Runner:
         )
         self._publisher.send(start)
         time.sleep(SETTLE_S)
-        if self._sim is not None:
-            self._sim_query("reset", task=task, seed=seed)
-            time.sleep(SETTLE_S)
-        self._console_request("reset")
-        self._console_request("enable")
+        self._enable()
         try:
             self._follow(figures, time_limit_s, check)
         finally:
@@ -147,10 +144,19 @@ class Runner:
                 socket.close()
         self._watch.close()
 
-    def _console_request(self, action: HostAction) -> None:
-        reply = self.request(action)
-        if not reply.ok and action == "enable":
-            raise RobotError(f"the robot host refused to {action} in state {reply.safety}: {reply.text}")
+    def _release(self) -> None:
+        """Bring the host to `off` or `ready`, where it commands nothing: a latched stop is reset, a live arm disabled."""
+        if self.request("status").safety in STOPPED:
+            self.request("reset")
+        self.request("disable")
+
+    def _enable(self) -> None:
+        """Enable the arm, from `off` or `ready`. A refusal is an error: nothing would move."""
+        if self.request("status").safety == "off":
+            self.request("reset")
+        reply = self.request("enable")
+        if not reply.ok:
+            raise RobotError(f"the robot host refused to enable the arm in state {reply.safety}: {reply.text}")
 
     def _sim_query(self, query: Literal["reset", "success"], task: str = "", seed: int = 0) -> SimAnswer:
         assert self._sim is not None
@@ -221,7 +227,7 @@ class Runner:
 
     def _finish(self, figures: EpisodeFigures) -> None:
         """Hold the arm, then tell everybody that the episode is over."""
-        self._console_request("hold")
+        self.request("hold")
         outcome = json.dumps(dataclasses.asdict(figures))
         self._publisher.send(EpisodeStop(t_ns=monotonic_ns(), episode=figures.episode, outcome=outcome))
         time.sleep(SETTLE_S)

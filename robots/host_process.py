@@ -21,7 +21,7 @@ import msgspec
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.host import RobotHost
-from reflexarc.wire.clock import Histogram, Rate, monotonic_ns
+from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, HostRequest, Message, Setpoint
@@ -164,10 +164,8 @@ class _Loop:
     def _statistics(self, rate: Rate, now_ns: int) -> None:
         for fault in self._sockets.faults():
             self._sockets.publish(Event(t_ns=now_ns, kind="wire_fault", source="host", text=fault))
-        lateness = {f"late_{key}": value for key, value in self._lateness.summary().items()}
-        work = {f"work_{key}": value for key, value in self._work.summary().items()}
-        data = lateness | work | {"overruns": rate.overruns}
-        self._sockets.publish(Event(t_ns=now_ns, kind="loop_statistics", source="host", data=data))
+        data = loop_stats(self._lateness, self._work, rate.overruns)
+        self._sockets.publish(Event(t_ns=now_ns, kind="loop_stats", source="host", data=data))
         gc.collect(0)
 
 

@@ -14,7 +14,7 @@ from reflexarc.configs.errors import SimulationError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.sim.real_time import steady_loop
 from reflexarc.sim.simulated_arm import SimulatedArm
-from reflexarc.wire.clock import Histogram, Rate, monotonic_ns
+from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import ArmCommand, Event, Message, SimAnswer, SimQuery
 from reflexarc.wire.sockets import Heartbeats, Publisher, Pull, Responder
@@ -81,7 +81,7 @@ class _ArmProcess:
             if begun - told_ns > STATS_NS:
                 told_ns = begun
                 self._tell_faults(begun)
-                self._tell_stats(begun, lateness, work)
+                self._tell_stats(begun, lateness, work, rate.overruns)
                 gc.collect(0)
 
     def _tick(self, now_ns: int) -> None:
@@ -130,7 +130,6 @@ class _ArmProcess:
             if fault:
                 self._out.send(Event(t_ns=now_ns, kind="wire_fault", source=PEER, text=fault))
 
-    def _tell_stats(self, now_ns: int, lateness: Histogram, work: Histogram) -> None:
-        data = lateness.summary() | {f"work_{key}": value for key, value in work.summary().items()}
-        data["lost_ms"] = self._arm.lost_ns * 1e-6
+    def _tell_stats(self, now_ns: int, lateness: Histogram, work: Histogram, overruns: int) -> None:
+        data = loop_stats(lateness, work, overruns) | {"lost_ms": self._arm.lost_ns * 1e-6}
         self._out.send(Event(t_ns=now_ns, kind="loop_stats", source=PEER, data=data))

@@ -113,3 +113,10 @@ class Histogram:
             raise WireError(f"not a histogram: {type(error).__name__} {error}") from error
         result.total = int(result.counts.sum())
         return result
+
+
+def loop_stats(lateness: Histogram, work: Histogram, overruns: int) -> dict[str, Any]:
+    """Flat figures of a loop: `count`, `late`, `p50_us`, `p99_us`, `max_us` of its lateness, the same of its work after
+    `work_`, and `overruns`, the deadlines skipped."""
+    figures = lateness.summary() | {f"work_{key}": value for key, value in work.summary().items()}
+    return figures | {"overruns": overruns}

@@ -41,7 +41,8 @@ def collect(
     from reflexarc.evaluate import suite_tasks
     from reflexarc.setup import load_setup
 
-    setup = load_setup(safety=safety, overrides=overrides)
+    # The expert looks at every step: its answers are labels, and it takes over at once after a disturbance.
+    setup = load_setup(safety=safety, overrides=("controller.execute_steps=1", *overrides))
     tasks = suite_tasks("tabletop", task)
     folder = run_folder("collect", out)
     results = run_collect(

@@ -163,7 +163,7 @@ def test_says_how_its_loop_runs(running: Running) -> None:
 
     def statistics() -> list[Event]:
         events = [message for message in peer.messages if isinstance(message, Event)]
-        return [event for event in events if event.kind == "loop_statistics"]
+        return [event for event in events if event.kind == "loop_stats"]
 
     peer.until(lambda: bool(statistics()))
     data = statistics()[0].data
