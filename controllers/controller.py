@@ -186,7 +186,7 @@ class Controller:
         if self._request is not None or not self._states or self._states[-1].safety not in FOLLOWING:
             return None
         t_obs = self._new_pictures_ns()
-        if t_obs is None or not self._chunk_is_due(now_ns, t_obs):
+        if t_obs is None or not self._chunk_is_due(t_obs):
             return None
         state = self._state_at(t_obs)
         if state is None:
@@ -443,14 +443,19 @@ class Controller:
         oldest = min(frame.t_capture_ns for frame in self._frames.values())
         return oldest if oldest > self._seen_ns else None
 
-    def _chunk_is_due(self, now_ns: int, t_obs_ns: int) -> bool:
-        """Whether enough of the present chunk has passed; one that started on arrival is played out first."""
+    def _chunk_is_due(self, t_obs_ns: int) -> bool:
+        """Whether a picture of `t_obs_ns` was taken after enough of the present chunk, to the nearest step.
+
+        It is the picture's time that counts: one from before is not worth asking about when a newer one is on its
+        way. A chunk that started on arrival is played out first.
+        """
         if self._plan is None:
             return True
         knots = self._plan.knots
         if self._on_arrival:
             return self._path is not None and t_obs_ns >= self._path.rest_ns
-        return now_ns >= knots.due_ns(min(self._config.execute_steps, knots.steps))
+        due_ns = knots.due_ns(min(self._config.execute_steps, knots.steps))
+        return t_obs_ns >= due_ns - (knots.step_ns // 2 if self._cameras else 0)
 
     def _state_at(self, t_ns: int) -> State | None:
         """The latest state at or before `t_ns`, if it is still kept."""

@@ -128,7 +128,9 @@ class Rig:
         latency_ns: int = 0,
         config: ControllerConfig | None = None,
         cameras: tuple[str, ...] = ("front",),
+        picture_delay_ns: int = 0,
     ) -> None:
+        """latency_ns: from question to answer. picture_delay_ns: from shutter to controller."""
         robot = panda()
         self.spec = spec or tcp_delta_spec(4, STEP_S)
         self.host = FollowingHost(robot)
@@ -137,6 +139,7 @@ class Rig:
         self.policy = policy
         self.latency_ns = latency_ns
         self.cameras = cameras
+        self.picture_delay_ns = picture_delay_ns
         self.mute = False
         self.now_ns = 0
         self.log = Drive()
@@ -155,9 +158,10 @@ class Rig:
         controller.on_state(state)
         log.times.append(now)
         log.poses.append(state.pose_base_tcp_commanded)
-        if now % STEP_NS == 0:
+        captured = now - self.picture_delay_ns
+        if captured >= 0 and captured % STEP_NS == 0:
             for camera in self.cameras:
-                controller.on_frame(picture(camera, now))
+                controller.on_frame(picture(camera, captured))
         if now % CONTROL_NS == 0:
             self._ask(now)
             self._deliver(now)

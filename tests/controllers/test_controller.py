@@ -114,6 +114,19 @@ def test_chunks_that_overlap_are_not_done_twice(execute: int) -> None:
     assert len(log.observations) == len(range(0, 21, max(execute, 1)))
 
 
+@pytest.mark.parametrize("delay_ms", [20, 60])
+def test_pictures_may_take_their_time_too(delay_ms: int) -> None:
+    spec, latency = tcp_delta_spec(16, STEP_S), round(0.4 * STEP_NS)
+    rig = Rig(lambda _: moves(16, LINE), spec, latency, picture_delay_ns=delay_ms * 1_000_000)
+    log = rig.run(2.0 + 1e-9 * HOST_NS)
+    along, beside = travelled(log)
+    assert [observation.t_obs_ns // STEP_NS for observation in log.observations] == [0, 4, 8, 12, 16]
+    assert beside.max() < 1e-4
+    assert np.diff(along).min() > -1e-6
+    for step in range(2, 21):
+        assert along[step * STEP_NS // HOST_NS] == pytest.approx(step * STEP_M, abs=1e-4)
+
+
 def test_turning_is_composed_like_moving() -> None:
     spec = tcp_delta_spec(4, STEP_S)
     rig = Rig(lambda _: moves(4, (0, 0, 0, 0, 0, 0.05)), spec, round(0.4 * STEP_NS))
