@@ -59,7 +59,9 @@ class Checkpoint:
         return self.config.name
 
 
-def build_model(config: PolicyConfig, spec: ActionSpec, words: WordTokenizer, stats: Stats) -> VlaModel:
+def build_model(
+    config: PolicyConfig, spec: ActionSpec, actions: UniformTokenizer, words: WordTokenizer, stats: Stats
+) -> VlaModel:
     """The model of a configuration, with random weights."""
     centers = None if stats.focus is None else torch.from_numpy(stats.focus.centers)
     return VlaModel(
@@ -67,7 +69,7 @@ def build_model(config: PolicyConfig, spec: ActionSpec, words: WordTokenizer, st
         words=words.size,
         proprio=len(stats.names),
         horizon=spec.horizon,
-        dims=spec.size,
+        fixed_bins=torch.from_numpy(actions.fixed_bins),
         focus_centers=centers,
     )
 
@@ -133,7 +135,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder / ACTIONS}: dimensions {', '.join(actions.names)} differ from those of the action spec "
             f"in {CONFIG}: {', '.join(dim.name for dim in spec.dims)}"
         )
-    model = build_model(config, spec, words, stats)
+    model = build_model(config, spec, actions, words, stats)
     _load_weights(folder / MODEL, model)
     return Checkpoint(config, spec, actions, words, stats, model.eval())
 

@@ -23,7 +23,9 @@ from reflexarc.vla.vision import build_tower
 
 
 class VlaModel(nn.Module):
-    """words: size of the text vocabulary. proprio: number of features felt. horizon, dims: H and D of a chunk.
+    """words: size of the text vocabulary. proprio: number of features felt. horizon: actions H in a chunk.
+
+    fixed_bins: (D,) int64, the bin of a dimension that never varies, -1 for the others.
 
     focus_centers: (6, 256) metres, the bins of the focus; None where the configuration has no focus.
     """
@@ -35,7 +37,7 @@ class VlaModel(nn.Module):
         words: int,
         proprio: int,
         horizon: int,
-        dims: int,
+        fixed_bins: Tensor,
         focus_centers: Tensor | None,
     ) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class VlaModel(nn.Module):
         self.summary = InstructionSummary(width, condition, 1 + config.language.max_words)
         tower = build_tower(config)
         connector = build_connector(config, tower)
-        head = build_head(config.head.kind, width, horizon, dims)
+        head = build_head(config.head.kind, width, horizon, fixed_bins)
         self.tower, self.connector, self.head = tower, connector, head
         self.feel = nn.Sequential(nn.Linear(proprio, width), nn.SiLU(), nn.Linear(width, width))
         self.focus = FocusHead(width, focus_centers) if config.focus and focus_centers is not None else None

@@ -106,7 +106,8 @@ def toy_checkpoint(head: str = "parallel") -> Checkpoint:
     actions = UniformTokenizer.fit(data.spec, data.actions.reshape(-1, 7))
     words = WordTokenizer.fit(data.instructions, config.model.language.max_words)
     stats = Stats.fit(config.model.proprio, data.proprio, data.focus)
-    return Checkpoint(config, data.spec, actions, words, stats, build_model(config, data.spec, words, stats))
+    model = build_model(config, data.spec, actions, words, stats)
+    return Checkpoint(config, data.spec, actions, words, stats, model)
 
 
 def toy_spec() -> ActionSpec:

@@ -58,6 +58,7 @@ def test_a_gripper_is_closed_at_bin_0_and_open_at_bin_255() -> None:
 def test_a_constant_dimension_decodes_to_its_constant(value: float, decoded: float) -> None:
     tokenizer = grid(value - 2e-5, value + 2e-5)
     assert not tokenizer.varies[0]
+    assert tokenizer.fixed_bins.tolist() == [0]
     assert np.allclose(tokenizer.decode(tokenizer.encode(np.array([[5.0], [-5.0]]))), decoded)
 
 

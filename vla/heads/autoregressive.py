@@ -9,16 +9,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reflexarc.vla.heads.readout import read_bins
+from reflexarc.vla.heads.readout import read_tokens
 from reflexarc.vla.trunk import Prefix, Trunk
 
 
 class AutoregressiveHead(nn.Module):
-    """See the header. Token i is dimension i mod D of action i div D."""
+    """See the header. Token i is dimension i mod D of action i div D.
 
-    def __init__(self, width: int, horizon: int, dims: int) -> None:
+    fixed: (D,) the bin of a dimension that never varies, -1 for the others.
+    """
+
+    fixed: Tensor
+
+    def __init__(self, width: int, horizon: int, fixed: Tensor) -> None:
         super().__init__()
-        self.horizon, self.dims = horizon, dims
+        self.horizon, self.dims = horizon, len(fixed)
+        dims = self.dims
+        self.register_buffer("fixed", fixed, persistent=False)
         self.begin = nn.Parameter(torch.randn(width) * 0.3)
         self.slots = nn.Parameter(torch.randn(horizon * dims, width) * 0.3)
         self.bias = nn.Parameter(torch.zeros(dims, 256))
@@ -36,8 +43,9 @@ class AutoregressiveHead(nn.Module):
         token = self.begin.expand(len(plan), 1, -1)
         chosen = []
         for index in range(self.horizon * self.dims):
+            dim = index % self.dims
             hidden = trunk.extend(token + self.slots[index] + plan[:, None], prefix, causal=True)
-            logits = trunk.action_logits(hidden) + self.bias[index % self.dims]
-            chosen.append(read_bins(logits, readout))
+            logits = trunk.action_logits(hidden) + self.bias[dim]
+            chosen.append(read_tokens(logits, readout, self.fixed[dim]))
             token = trunk.embed(chosen[-1] + trunk.words)
         return torch.unflatten(torch.cat(chosen, dim=1), 1, (self.horizon, self.dims))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from reflexarc.vla.heads.autoregressive import AutoregressiveHead
 from reflexarc.vla.heads.parallel import ParallelHead
-from reflexarc.vla.heads.readout import read_bins
+from reflexarc.vla.heads.readout import read_bins, read_tokens
 from reflexarc.vla.trunk import Prefix, Trunk
 
-__all__ = ["HEADS", "Head", "build_head", "read_bins"]
+__all__ = ["HEADS", "Head", "build_head", "read_bins", "read_tokens"]
 
 
 class Head(Protocol):
@@ -25,12 +25,12 @@ class Head(Protocol):
         """For acting: bins (B, H, D) int64. The prefix's cache is used up."""
 
 
-HEADS: dict[str, Callable[[int, int, int], nn.Module]] = {
+HEADS: dict[str, Callable[[int, int, Tensor], nn.Module]] = {
     "parallel": ParallelHead,
     "autoregressive": AutoregressiveHead,
 }
 
 
-def build_head(kind: str, width: int, horizon: int, dims: int) -> Head:
-    """The head of that kind, with random weights."""
-    return cast(Head, HEADS[kind](width, horizon, dims))
+def build_head(kind: str, width: int, horizon: int, fixed: Tensor) -> Head:
+    """The head of that kind, with random weights. fixed: (D,) the bin of a dimension that never varies, else -1."""
+    return cast(Head, HEADS[kind](width, horizon, fixed))

@@ -9,15 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reflexarc.vla.heads.readout import read_bins
+from reflexarc.vla.heads.readout import read_tokens
 from reflexarc.vla.trunk import Prefix, Trunk
 
 
 class ParallelHead(nn.Module):
-    """See the header."""
+    """See the header. fixed: (D,) the bin of a dimension that never varies, -1 for the others."""
 
-    def __init__(self, width: int, horizon: int, dims: int) -> None:
+    fixed: Tensor
+
+    def __init__(self, width: int, horizon: int, fixed: Tensor) -> None:
         super().__init__()
+        dims = len(fixed)
+        self.register_buffer("fixed", fixed, persistent=False)
         self.queries = nn.Parameter(torch.randn(horizon, width) * 0.3)
         self.expand = nn.Linear(width, dims * width)
         self.bias = nn.Parameter(torch.zeros(dims, 256))
@@ -29,7 +33,7 @@ class ParallelHead(nn.Module):
 
     def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor, readout: str) -> Tensor:
         """Bins (B, H, D) int64."""
-        return read_bins(self._logits(trunk, prefix, plan), readout)
+        return read_tokens(self._logits(trunk, prefix, plan), readout, self.fixed)
 
     def _logits(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Tensor:
         hidden = trunk.extend(self.queries + plan[:, None], prefix, causal=False)

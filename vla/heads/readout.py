@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -11,3 +12,8 @@ def read_bins(logits: Tensor, readout: str) -> Tensor:
         return logits.argmax(-1)
     below = logits.float().softmax(-1).cumsum(-1)
     return (below < 0.5).sum(-1).clamp_max(logits.shape[-1] - 1)
+
+
+def read_tokens(logits: Tensor, readout: str, fixed: Tensor) -> Tensor:
+    """As `read_bins`, but a dimension that never varied has its one bin. fixed: (...) that bin, -1 where it varies."""
+    return torch.where(fixed >= 0, fixed, read_bins(logits, readout))

@@ -88,6 +88,11 @@ class UniformTokenizer:
         return self._step > 0
 
     @property
+    def fixed_bins(self) -> NDArray[np.int64]:
+        """(D,) the one bin of a constant dimension, -1 where it varies."""
+        return np.where(self.varies, -1, self._zero)
+
+    @property
     def step(self) -> F64:
         """(D,) distance between neighbouring bins; 0 where constant."""
         return self._step.copy()

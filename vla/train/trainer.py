@@ -71,7 +71,7 @@ class Trainer:
             config.model.language.max_words,
         )
         stats = Stats.fit(config.model.proprio, data.proprio[self._rows], self._focus_for_stats())
-        model = build_model(config, data.spec, words, stats)
+        model = build_model(config, data.spec, actions, words, stats)
         self.checkpoint = Checkpoint(config, data.spec, actions, words, stats, model)
         self._device = torch.device(_device(train.device))
         self.model = model.to(self._device)

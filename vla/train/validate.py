@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reflexarc.vla.heads import read_bins
+from reflexarc.vla.heads import read_tokens
 from reflexarc.vla.model import VlaModel
 from reflexarc.vla.tokenizers import UniformTokenizer
 from reflexarc.vla.train.batch import Batch
@@ -28,9 +28,10 @@ def validate(
     centers = torch.from_numpy(actions.centers).float()
     dims = np.flatnonzero(actions.varies)
     losses, hits, errors, masks, focus, known = [], [], [], [], [], []
+    fixed = torch.from_numpy(actions.fixed_bins)
     for batch in batches:
         logits, focus_logits = model(batch.inputs, batch.bins)
-        bins = read_bins(logits, model.config.head.readout)
+        bins = read_tokens(logits, model.config.head.readout, fixed.to(logits.device))
         loss = smoothed_cross_entropy(logits, batch.bins, smoothing)
         losses.append(loss[:, :, torch.from_numpy(dims)].mean(-1).cpu())
         hits.append(((bins - batch.bins).abs() <= NEAR_BINS).cpu())
