@@ -26,7 +26,7 @@ from reflexarc.controllers.chunk import (
     compose,
     refusal,
 )
-from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus
+from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus, Solution
 from reflexarc.controllers.interpolate import Braking, CubicPath, LinearPath
 from reflexarc.controllers.jerk import JerkLimitedPath, MotionLimits
 from reflexarc.controllers.path import NS, Blend, Path, Sample, Stop, settle
@@ -56,6 +56,8 @@ ASTRAY_RAD = 0.05
 """A host whose command is further than this from every recent setpoint does not follow: go on from where it is."""
 RESUME_S = 0.2
 """Time over which the path is taken up again from there."""
+MISSED_TICKS = 10
+"""A target that the IK has missed for so long is told."""
 LONGEST_PERIOD = 5
 """Ticks; after a longer pause the motion of one tick is not stretched over it."""
 
@@ -147,6 +149,8 @@ class Controller:
         )
         self._blend_ns = round(config.blend_s / NS)
         self._timeout_ns = round(config.policy_timeout_s / NS)
+        self._robot_name = robot.name
+        self._joint_count = len(robot.joints)
         self._motion_limits = _motion_limits(config, robot, self._space)
         self._setpoint_seq = 0
         self.reset("", "")
@@ -164,12 +168,16 @@ class Controller:
         self._obs_seq = 0
         self._request: _Request | None = None
         self._policy_lost = False
+        self._misfit_told = False
+        self._missed_ticks = 0
         self._events: list[Event] = []
         self._drop_plan()
 
     def on_state(self, state: State) -> None:
-        """Take the host's latest state. One that is older than the last is dropped."""
+        """Take the host's latest state. One that is older than the last, or of another arm, is dropped."""
         if self._states and state.t_state_ns < self._states[-1].t_state_ns:
+            return
+        if not self._fits(state):
             return
         self._states.append(state)
         if self._path is None or state.safety not in FOLLOWING:
@@ -288,9 +296,9 @@ class Controller:
         joints, reached = found.joint_position, found.status is IkStatus.REACHED
         self._arrived = status is TickStatus.HOLDING and reached
         velocity = (joints - self._joints) / period_s
+        self._tell_missed(due_ns - self._config.tick_ns, found)
         if reached:
-            velocity = self._exact_velocity(sample, joints, velocity)
-            return status, joints, velocity
+            return status, joints, self._exact_velocity(sample, joints, velocity)
         missed = TickStatus.IK_FAILED if found.status is IkStatus.FAILED else TickStatus.IK_LIMITED
         return missed, joints, velocity
 
@@ -340,8 +348,11 @@ class Controller:
         if distance <= ASTRAY_RAD:
             return
         assert self._path is not None
-        text = f"the host's command is {distance:.3f} rad from the nearest setpoint (limit {ASTRAY_RAD} rad)"
-        self._tell(now_ns, "reseed", f"{text}; going on from it")
+        if state.safety != "hold":  # that it does not follow then is told by the host itself
+            text = (
+                f"the host's command is {distance:.3f} rad from the nearest setpoint (limit {ASTRAY_RAD} rad)"
+            )
+            self._tell(now_ns, "reseed", f"{text}; going on from it")
         self._path = Blend(self._commanded(state), self._path, now_ns, round(RESUME_S / NS))
         self._start_from(state)
 
@@ -403,6 +414,22 @@ class Controller:
         self._last_due_ns = -1
         self._underrun_told = True
         self._arrived = False
+
+    def _fits(self, state: State) -> bool:
+        """Whether a state's command is one of this robot; if not, that is told once."""
+        n = self._joint_count
+        arrays = (state.joint_position_commanded, state.joint_velocity_commanded)
+        shapes = [array.shape for array in arrays]
+        finite = all(np.isfinite(array).all() for array in (*arrays, state.pose_base_tcp_commanded))
+        fits = shapes == [(n,), (n,)] and state.pose_base_tcp_commanded.shape == (7,) and finite
+        if not fits and not self._misfit_told:
+            text = f"state {state.seq} has commanded joints of shapes {shapes[0]}, {shapes[1]}"
+            text += "" if finite else " that are not all finite"
+            self._tell(
+                state.t_ns, "state_rejected", f"{text}; {self._robot_name} has {n} joints; not followed"
+            )
+        self._misfit_told = not fits
+        return fits
 
     def _hold_where_commanded(self, state: State) -> None:
         """Forget the plan; stand where the host's command stands."""
@@ -485,6 +512,15 @@ class Controller:
             "underrun",
             f"chunk {plan.obs_seq} has run out and no newer one is here; braking to a hold",
         )
+
+    def _tell_missed(self, now_ns: int, found: Solution) -> None:
+        """Tell a target that is missed for longer than a catch-up takes, once until it is reached again."""
+        self._missed_ticks = 0 if found.status is IkStatus.REACHED else self._missed_ticks + 1
+        if self._missed_ticks == MISSED_TICKS:
+            text = f"the target is missed by {found.error_m * 1e3:.1f} mm and {found.error_rad:.3f} rad"
+            self._tell(
+                now_ns, f"ik_{found.status.value}", f"{text}: out of reach, or faster than the joints are"
+            )
 
     def _tell(self, now_ns: int, kind: str, text: str, peer: str = "") -> None:
         data: dict[str, str | float | int | bool] = {"peer": peer} if peer else {}

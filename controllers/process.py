@@ -18,7 +18,7 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError, WireError
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.controllers.controller import Controller
+from reflexarc.controllers.controller import ChunkStatus, Controller
 from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -95,6 +95,7 @@ class ControllerProcess:
         self._work = Histogram(late_ns=self._period_ns)
         self._overruns = 0
         self._asking = False
+        self._source = ""
         self._state_ns = -1
         self._host_lost = False
 
@@ -171,6 +172,7 @@ class ControllerProcess:
             if isinstance(message, EpisodeStart):
                 controller.reset(message.instruction, message.session)
                 self._asking = True
+                self._source = ""
                 gc.collect()
             elif isinstance(message, EpisodeStop):
                 self._asking = False
@@ -178,8 +180,11 @@ class ControllerProcess:
     def _hear_policy(self, controller: Controller, now_ns: int) -> None:
         for answer in self._policy.poll():
             if isinstance(answer, ActionChunk):
-                controller.on_chunk(answer, now_ns)
+                accepted = controller.on_chunk(answer, now_ns) is ChunkStatus.ACCEPTED
                 self._out.send(answer)
+                if accepted and answer.source != self._source:
+                    self._source = answer.source
+                    self._tell(now_ns, "control", "", source=answer.source)
             elif isinstance(answer, ErrorReply):
                 controller.on_error(answer, now_ns)
 

@@ -372,6 +372,35 @@ def test_a_host_that_is_held_back_is_not_run_away_from() -> None:
     assert max(ahead) < 2 * ASTRAY_RAD
 
 
+@pytest.mark.parametrize(
+    ("joints", "text"),
+    [(np.zeros(6), "shapes (6,), (7,); panda has 7 joints"), (np.full(7, np.nan), "that are not all finite")],
+)
+def test_a_state_of_another_arm_is_told_once_and_not_followed(joints: F64, text: str) -> None:
+    rig = line_rig(4, 0.0)
+    rig.run(0.1)
+    for _ in range(3):
+        state = msgspec.structs.replace(rig.host.state(rig.now_ns), joint_position_commanded=joints)
+        rig.controller.on_state(state)
+    events = rig.controller.tick(rig.now_ns).events
+    assert [event.kind for event in events] == ["state_rejected"]
+    assert text in events[0].text
+
+
+def test_a_target_out_of_reach_is_told_once_and_harms_nothing() -> None:
+    rig = Rig(lambda _: moves(8, (0.08, 0.0, 0.0)), tcp_delta_spec(8, STEP_S))
+    log = rig.run(4.0)
+    assert TickStatus.IK_LIMITED in log.statuses
+    assert 1 <= log.kinds().count("ik_limited") <= 3
+    event = next(event for event in log.events if event.kind == "ik_limited")
+    assert "the target is missed by" in event.text
+    assert np.all(np.isfinite(log.setpoints[-1].joint_position))
+    # It comes back as soon as it is asked to.
+    rig.policy = lambda _: moves(8, (-0.03, 0.0, 0.0))
+    log = rig.run(1.0)
+    assert log.statuses[-1] is TickStatus.TRACKING
+
+
 def test_reset_starts_over_but_setpoints_count_on() -> None:
     rig = line_rig(4, 0.0)
     rig.run(0.3)

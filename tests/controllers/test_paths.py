@@ -51,7 +51,7 @@ def samples(path: Path, until_ns: int, step_ns: int = MILLISECOND) -> list[Sampl
 
 def largest_jumps(path: Path, until_ns: int) -> tuple[float, float]:
     """How far velocity, m/s, and spin, rad/s, change at most within one millisecond."""
-    seen = samples(path, until_ns)
+    seen = samples(path, until_ns, MILLISECOND)
     velocity = max(np.linalg.norm(b.velocity - a.velocity) for a, b in itertools.pairwise(seen))
     spin = max(np.linalg.norm(b.spin - a.spin) for a, b in itertools.pairwise(seen))
     return float(velocity), float(spin)

@@ -246,6 +246,7 @@ def check_what_was_published(around: Surroundings) -> None:
     # Due times are a grid of 10 ms, whatever the jitter of the machine.
     due = [setpoint.t_due_ns for _, setpoint in around.setpoints]
     assert {(later - due[0]) % CONFIG.tick_ns for later in due} == {0}
+    assert [event.data["source"] for event in around.events("control")] == ["policy"]
     figures = around.events("loop_stats")[-1].data
     assert figures["count"] > 300
     assert set(figures) >= {"late", "p50_us", "p99_us", "max_us", "work_p50_us", "work_p99_us", "overruns"}
