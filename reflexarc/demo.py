@@ -107,7 +107,15 @@ def draw(out: Path, figures: list[EpisodeFigures]) -> dict[str, Any]:
 def print_tables(console: Console, result: DemoResult) -> None:
     """Episodes, then loops."""
     table = Table(title="episodes, in real time")
-    for name in ("task", "instruction", "success", "time", "policy", "latency p50 / max", "limited by safety"):
+    for name in (
+        "task",
+        "instruction",
+        "success",
+        "time",
+        "policy",
+        "latency p50 / max",
+        "limited by safety",
+    ):
         table.add_column(name, justify="left" if name in ("task", "instruction") else "right")
     for item in result.episodes:
         limited = ", ".join(f"{rule} {count}" for rule, count in sorted(item.limited.items()))

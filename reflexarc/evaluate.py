@@ -86,9 +86,7 @@ def evaluate(
     """Run `episodes` of each task; returns the results sorted by task and index."""
     batch = max(1, min(10, math.ceil(episodes / max(1, workers))))
     jobs = [
-        EvalJob(
-            task, policy, seed, first, min(batch, episodes - first), wording, latency, setup, log_dir
-        )
+        EvalJob(task, policy, seed, first, min(batch, episodes - first), wording, latency, setup, log_dir)
         for task in tasks
         for first in range(0, episodes, batch)
     ]

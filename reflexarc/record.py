@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,7 +56,7 @@ def git_revision() -> str:
 
 
 def episode_metadata(
-    *, task: str, seed: int, policy: str, clock: str, safety: SafetyConfig, configs: dict[str, BaseModel]
+    *, task: str, seed: int, policy: str, clock: str, safety: SafetyConfig, configs: Mapping[str, BaseModel]
 ) -> str:
     """JSON for `EpisodeStart.metadata`; the hash of the limits stands in every episode."""
     return json.dumps(

@@ -44,15 +44,11 @@ def open_initial(reader: EpisodeReader) -> tuple[mujoco.MjModel, mujoco.MjData, 
             f"{reader.path}: the initial state has {initial.integration_state.size} numbers, the model {expected}; "
             f"recorded with MuJoCo {initial.mujoco_version}, this is {mujoco.__version__}"
         )
-    mujoco.mj_setState(
-        model, data, np.array(initial.integration_state), mujoco.mjtState.mjSTATE_INTEGRATION
-    )
+    mujoco.mj_setState(model, data, np.array(initial.integration_state), mujoco.mjtState.mjSTATE_INTEGRATION)
     return model, data, initial
 
 
-def resimulate(
-    model: mujoco.MjModel, data: mujoco.MjData, reader: EpisodeReader
-) -> Iterator[SimSteps]:
+def resimulate(model: mujoco.MjModel, data: mujoco.MjData, reader: EpisodeReader) -> Iterator[SimSteps]:
     """Apply the logged controls; yields each logged batch after its physics steps were done in `data`.
 
     Raises LogError if a batch is missing.
@@ -88,7 +84,5 @@ def replay(path: Path) -> ReplayResult:
             worst = max(worst or 0.0, float(np.max(np.abs(data.qpos - message.qpos))))
     note = ""
     if initial.mujoco_version != mujoco.__version__:
-        note = (
-            f"recorded with MuJoCo {initial.mujoco_version}, replayed with {mujoco.__version__}: not bit-exact"
-        )
+        note = f"recorded with MuJoCo {initial.mujoco_version}, replayed with {mujoco.__version__}: not bit-exact"
     return ReplayResult(steps, compared, worst, data.qpos.copy(), note)

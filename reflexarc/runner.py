@@ -40,6 +40,9 @@ SETTLE_S = 0.15
 
 STOPPED = ("protective_stop", "e_stop")
 
+MAY_RETURN = {"policy", "cameras", "recorder"}
+"""Peers whose loss does not end an episode: the arm holds (or goes unrecorded), and goes on when they are back."""
+
 
 @dataclasses.dataclass(slots=True)
 class EpisodeFigures:
@@ -145,7 +148,7 @@ class Runner:
         self._watch.close()
 
     def _release(self) -> None:
-        """Bring the host to `off` or `ready`, where it commands nothing: a latched stop is reset, a live arm disabled."""
+        """Bring the host to `off` or `ready`, where it commands nothing: reset a latched stop, disable a live arm."""
         if self.request("status").safety in STOPPED:
             self.request("reset")
         self.request("disable")
@@ -156,7 +159,9 @@ class Runner:
             self.request("reset")
         reply = self.request("enable")
         if not reply.ok:
-            raise RobotError(f"the robot host refused to enable the arm in state {reply.safety}: {reply.text}")
+            raise RobotError(
+                f"the robot host refused to enable the arm in state {reply.safety}: {reply.text}"
+            )
 
     def _sim_query(self, query: Literal["reset", "success"], task: str = "", seed: int = 0) -> SimAnswer:
         assert self._sim is not None
@@ -187,8 +192,8 @@ class Runner:
                 figures.success, figures.end = True, "success"
             elif stopped:
                 figures.end = f"the safety layer is in {stopped}"
-            elif self._watch.lost:
-                figures.end = f"lost: {', '.join(self._watch.lost)}"
+            elif lost := set(self._watch.lost) - MAY_RETURN:
+                figures.end = f"lost: {', '.join(sorted(lost))}"
             elif figures.time_s > limit_s:
                 figures.end = "time limit"
         figures.limited = dict(rules)

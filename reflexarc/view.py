@@ -75,7 +75,9 @@ def episode_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 
     frames = list(logged_frames(reader, camera=camera, size=size))
     if not frames:
         topics = sorted({topic for topic, _ in reader.messages() if topic.startswith("/camera/")})
-        raise LogError(f"{reader.path}: no picture of camera {camera!r}; the log has {', '.join(topics) or 'none'}")
+        raise LogError(
+            f"{reader.path}: no picture of camera {camera!r}; the log has {', '.join(topics) or 'none'}"
+        )
     return frames
 
 

@@ -32,6 +32,7 @@ from reflexarc.wire.messages import (
     Event,
     HostRequest,
     Message,
+    Setpoint,
     State,
 )
 
@@ -102,7 +103,7 @@ class LockstepSession:
         told = self.world.instruction if instruction is None else instruction
         session = f"lockstep-{seed}"
         self._tick = 0
-        self._setpoint = None
+        self._setpoint: Setpoint | None = None
         self._answers: list[tuple[int, int, ActionChunk]] = []
         self._order = itertools.count()
         self._frame_seq = 0

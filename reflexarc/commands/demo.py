@@ -49,7 +49,9 @@ def demo(
     files = result.files
     console.print(f"contact sheet: {files['contact_sheet']}")
     console.print(f"video:         {files['video']}")
-    console.print(f"Rerun:         {files['recordings'][0]} (and one for each episode; open with `rerun FILE`)")
+    console.print(
+        f"Rerun:         {files['recordings'][0]} (and one for each episode; open with `rerun FILE`)"
+    )
     console.print(f"episode logs:  {folder / 'episodes'} (repeat one with `reflexarc replay FILE`)")
     figures = {
         "episodes": [dataclasses.asdict(item) for item in result.episodes],

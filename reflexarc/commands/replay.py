@@ -27,9 +27,7 @@ def replay(log: tyro.conf.Positional[tuple[Path, ...]], json: JsonPath = None) -
         result = run_replay(path)
         error = "nothing to compare with" if result.max_qpos_error is None else f"{result.max_qpos_error:g}"
         console.print(f"{path.name}: {result.steps} physics steps, max |Δqpos| = {error} {result.note}")
-        figures.append(
-            {"log": str(path), "steps": result.steps, "max_qpos_error": result.max_qpos_error}
-        )
+        figures.append({"log": str(path), "steps": result.steps, "max_qpos_error": result.max_qpos_error})
     write_json(json, figures)
     if any(item["max_qpos_error"] for item in figures):
         raise LogError("a replay differs from its log; the same MuJoCo build and CPU type give 0")

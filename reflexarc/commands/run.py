@@ -64,7 +64,9 @@ def run(
                     metadata=setup.metadata(task=task, seed=number, policy="served", clock="monotonic"),
                     check=processes.check,
                 )
-                console.print(f"{result.episode}: {result.instruction!r}: {result.end} after {result.time_s:.1f} s")
+                console.print(
+                    f"{result.episode}: {result.instruction!r}: {result.end} after {result.time_s:.1f} s"
+                )
                 figures.append(dataclasses.asdict(result))
         finally:
             runner.close()

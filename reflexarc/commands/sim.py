@@ -44,7 +44,9 @@ def sim(
     console.print(f'{task}, seed {seed}: "{world.instruction}"')
     if window:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise SimulationError("--window needs a display (DISPLAY is not set); without it pictures are written")
+            raise SimulationError(
+                "--window needs a display (DISPLAY is not set); without it pictures are written"
+            )
         from mujoco import viewer
 
         viewer.launch(world.model, world.data)

@@ -45,8 +45,6 @@ def train(
     samples = build_cache(data, cache, spec, config.model.cameras, workers=workers)
     console.print(f"{len(samples.episodes)} episodes, {len(samples)} samples")
     folder = run_folder("train", out)
-    result = run_train(
-        config, from_cache(samples, config.model), folder, resume=resume, console=console
-    )
+    result = run_train(config, from_cache(samples, config.model), folder, resume=resume, console=console)
     console.print(f"checkpoint: {result.checkpoint}")
     write_json(json, dataclasses.asdict(result) | {"checkpoint": str(result.checkpoint)})
