@@ -19,7 +19,7 @@ from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError, WireError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.controllers.controller import ChunkStatus, Controller
-from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns
+from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
     ActionChunk,
@@ -122,6 +122,7 @@ class ControllerProcess:
     def run(self, controller: Controller, stopped: Callable[[], bool]) -> None:
         """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
         _rest_garbage_collector()
+        prefer_this_process()
         origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)
         try:

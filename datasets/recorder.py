@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.format import topic_of
 from reflexarc.datasets.recording import Backlog, EpisodeRecorder
-from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.clock import give_way_to_loops, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, Message
 from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber, wait_any
@@ -31,8 +31,6 @@ _BATCH_S = 0.005
 _IDLE_S = 0.05
 _TELL_DROPS_NS = 1_000_000_000
 _QUEUE = 8000
-_NICENESS = 5
-"""Logging gives way to the control loops."""
 
 _Data = dict[str, str | float | int | bool]
 
@@ -52,7 +50,7 @@ def run_recorder(
         raise LogError(f"{folder}: the folder for episode logs cannot be written")
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    os.nice(_NICENESS)
+    give_way_to_loops()
     recorder = _RecorderProcess(folder, endpoints, fsync)
     try:
         while not ended.is_set() and not (stop is not None and stop()):

@@ -17,7 +17,7 @@ from reflexarc.configs.errors import SimulationError
 from reflexarc.sim import shutter
 from reflexarc.sim.real_time import steady_loop
 from reflexarc.sim.render import SceneRenderer
-from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.clock import give_way_to_loops, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.images import encode_image
 from reflexarc.wire.messages import CameraFrame, ImageEncoding, Message, SimInitial, SimSteps
@@ -53,6 +53,7 @@ def run_cameras(
         heartbeats = Heartbeats(endpoints.heartbeat, PEER)
         stack.callback(heartbeats.close)
         stack.enter_context(steady_loop(stop))
+        give_way_to_loops()
         while not stop.is_set():
             source.wait(WAIT_S)
             for frame in studio.take(source.drain()):

@@ -7,6 +7,7 @@ skipped, never made up for by a burst.
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import Any
 
@@ -113,6 +114,23 @@ class Histogram:
             raise WireError(f"not a histogram: {type(error).__name__} {error}") from error
         result.total = int(result.counts.sum())
         return result
+
+
+def prefer_this_process(niceness: int = -10) -> bool:
+    """Ask for more of the processor than others get: for a loop with deadlines. Whether it was granted.
+
+    Only root, or a user with a raised `nice` limit, is granted it; the loop runs either way.
+    """
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    except PermissionError:
+        return False
+    return True
+
+
+def give_way_to_loops(niceness: int = 5) -> None:
+    """Take less of the processor than others: for a process that may wait, beside loops that may not."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(niceness, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def loop_stats(lateness: Histogram, work: Histogram, overruns: int) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""How late are the loops in real time? Against a bare sleep loop, in turns with it.
+
+Each round runs a loop that does nothing but sleep to its deadlines at the host's rate (in a process of its own, nothing
+else running), then the whole stack on episodes of one task. A tick is late if it is woken more than half a period after
+its deadline. Prints a table, writes JSON.
+
+Example: python benchmarks/realtime.py --rounds 5 --seconds 60 --json runs/realtime.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+from rich.console import Console
+from rich.table import Table
+
+from reflexarc.collect import EVALUATION_SEED_BASE
+from reflexarc.processes import Processes
+from reflexarc.runner import Runner
+from reflexarc.setup import Setup, load_setup
+from reflexarc.sim.tasks import get_task
+from reflexarc.stack import (
+    READY_S,
+    free_endpoints,
+    start_controller,
+    start_recorder,
+    start_server,
+    start_simulated_robot,
+)
+from reflexarc.wire.clock import Histogram, Rate, loop_stats, prefer_this_process
+
+LOOPS = ("arm", "host", "controller")
+
+
+def bare_loop(period_ns: int, seconds: float, out: Queue[dict[str, Any]]) -> None:
+    """Sleep to deadlines for `seconds` and send the figures, as the real loops count them."""
+    prefer_this_process()
+    gc.collect()
+    gc.freeze()
+    rate, lateness = Rate(period_ns), Histogram(late_ns=period_ns // 2)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        lateness.add(rate.sleep())
+    out.put(loop_stats(lateness, Histogram(), rate.overruns))
+
+
+def run_bare(period_ns: int, seconds: float) -> dict[str, Any]:
+    """One bare loop in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    queue: Queue[dict[str, Any]] = context.Queue()
+    process = context.Process(target=bare_loop, args=(period_ns, seconds, queue))
+    process.start()
+    figures = queue.get(timeout=seconds + 60)
+    process.join()
+    return figures
+
+
+def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path) -> dict[str, Any]:
+    """The whole stack for `seconds` of episodes; figures by loop, and of the policy."""
+    endpoints = free_endpoints()
+    with Processes(folder / "processes") as processes:
+        start_server(processes, endpoints, policy)
+        robot = start_simulated_robot(processes, endpoints, setup, task)
+        start_controller(processes, endpoints, setup)
+        start_recorder(processes, endpoints, folder / "episodes")
+        runner = Runner(endpoints, ("policy", *robot, "controller", "recorder"))
+        try:
+            runner.wait_ready(READY_S, processes.check)
+            begun, episodes = time.monotonic(), []
+            for index in itertools.count():
+                left = seconds - (time.monotonic() - begun)
+                if left <= 0:
+                    break
+                limit = max(0.5, min(left, get_task(task).time_limit_s))
+                episodes.append(
+                    runner.episode(
+                        f"{index}",
+                        task=task,
+                        seed=EVALUATION_SEED_BASE + index,
+                        time_limit_s=limit,
+                        metadata="{}",
+                        check=processes.check,
+                    )
+                )
+            loops = runner.loops()
+        finally:
+            runner.close()
+    active_s = sum(item.time_s for item in episodes)
+    return {
+        "loops": {name: loops[name] for name in LOOPS},
+        "policy_hz": sum(item.chunks for item in episodes) / active_s,
+        "episodes": len(episodes),
+        "stops": [item.end for item in episodes if item.end not in ("success", "time limit")],
+    }
+
+
+def late_share(rows: list[dict[str, Any]]) -> float:
+    """Late ticks over all ticks of several runs."""
+    return sum(row["late"] for row in rows) / max(1, sum(row["count"] for row in rows))
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--policy", default="reflexarc-tiny")
+    parser.add_argument("--task", default="place")
+    parser.add_argument("--json", type=Path, default=Path("runs/realtime.json"))
+    args = parser.parse_args()
+    setup, console = load_setup(), Console()
+    folder = Path("runs") / f"realtime-{time.strftime('%Y%m%d-%H%M%S')}"
+    bare: dict[str, list[dict[str, Any]]] = {"host": [], "controller": []}
+    stack: list[dict[str, Any]] = []
+    for number in range(args.rounds):
+        bare["host"].append(run_bare(setup.robot.tick_ns, args.seconds))
+        stack.append(run_stack(setup, args.policy, args.task, args.seconds, folder / str(number)))
+        bare["controller"].append(run_bare(setup.controller.tick_ns, args.seconds))
+        console.print(f"round {number + 1} of {args.rounds} done")
+    shares = {f"bare at the {name}'s rate": late_share(rows) for name, rows in bare.items()}
+    shares |= {name: late_share([row["loops"][name] for row in stack]) for name in LOOPS}
+    table = Table(title=f"late ticks, {args.rounds} rounds of {args.seconds:.0f} s in turns")
+    for column in ("loop", "late ticks", "against bare"):
+        table.add_column(column, justify="left" if column == "loop" else "right")
+    for name, share in shares.items():
+        reference = shares[f"bare at the {'controller' if name == 'controller' else 'host'}'s rate"]
+        ratio = "-" if name.startswith("bare") else f"{share / reference:.1f} x" if reference else "bare had none"
+        table.add_row(name, f"{share:.3%}", ratio)
+    console.print(table)
+    console.print(f"policy: {sum(row['policy_hz'] for row in stack) / len(stack):.1f} Hz")
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps({"late_share": shares, "bare": bare, "stack": stack}, indent=2) + "\n")
+    console.print(f"figures: {args.json}")
+
+
+if __name__ == "__main__":
+    main()
