@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HORIZON = 4
 STEP_S = 0.1
-TRAVEL_SPEED = 0.28
+TRAVEL_SPEED = 0.25
 """Of the TCP, m/s."""
 
 APPROACH = 0.5
@@ -103,11 +103,10 @@ class Expert(ABC):
         situation = self.look(np.array(commanded[:3]), hand, float(state.gripper))
         turn = difference(self.world.hand.down, commanded[3:])
         actions = np.zeros((HORIZON, 7))
-        last = self._speed() * STEP_S
+        last = self._velocity() * STEP_S
         for action in actions:
             wish = self.wish(situation)
-            move = limited(wish.target - situation.tcp, min(wish.speed * STEP_S, last + SPEED_UP))
-            last = float(np.linalg.norm(move))
+            last = move = speeding_up(limited(wish.target - situation.tcp, wish.speed * STEP_S), last)
             action[:3] = move
             action[3:6] = _limited_turn(turn)
             action[6] = wish.gripper
@@ -129,12 +128,12 @@ class Expert(ABC):
             session=observation.session,
         )
 
-    def _speed(self) -> float:
-        """Of the TCP now, m/s."""
+    def _velocity(self) -> F64:
+        """(3,) m/s: of the TCP now."""
         twist = np.zeros(6)
         kind = mujoco.mjtObj.mjOBJ_SITE
         mujoco.mj_objectVelocity(self.world.model, self.world.data, kind, self.world.arm.tcp, twist, 0)
-        return float(np.linalg.norm(twist[3:]))
+        return twist[3:]
 
     @abstractmethod
     def look(self, tcp: F64, hand: F64, opening: float) -> Situation:
@@ -162,6 +161,15 @@ def limited(way: F64, longest: float) -> F64:
     if distance < SNAP:
         return way
     return way * min(1.0, longest / distance, max(APPROACH, SNAP / distance))
+
+
+def speeding_up(move: F64, last: F64) -> F64:
+    """`move`, shortened to what may follow the step `last`: in its direction no more than SPEED_UP longer, (3,) m."""
+    distance = float(np.linalg.norm(move))
+    if distance < SNAP:
+        return move
+    longest = max(0.0, float(last @ move) / distance) + SPEED_UP
+    return move * min(1.0, longest / distance)
 
 
 def approach(tcp: F64, goal: F64, *, hover: float, radius: float = 0.006, slope: float = 2.0) -> F64:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reflexarc.sim.experts.base import CLOSED, Expert, Situation, Wish, approach
+from reflexarc.sim.experts.base import CLOSED, TRAVEL_SPEED, Expert, Situation, Wish, approach
 from reflexarc.sim.scenes import BUTTON_THRESHOLD
 from reflexarc.sim.tasks.base import F64
 from reflexarc.sim.tasks.button import Button
@@ -44,5 +44,5 @@ class ButtonExpert(Expert):
         if now.opening > 0.3:
             above = now.thing + (0.0, 0.0, HOVER)
             return Wish(approach(now.tcp, above, hover=0.05), CLOSED)
-        speed = PRESS_SPEED if lateral < 0.01 and now.tcp[2] < now.thing[2] + 0.02 else 0.28
+        speed = PRESS_SPEED if lateral < 0.01 and now.tcp[2] < now.thing[2] + 0.02 else TRAVEL_SPEED
         return Wish(approach(now.tcp, now.place, hover=0.08, radius=0.01), CLOSED, speed)

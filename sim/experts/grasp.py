@@ -15,6 +15,9 @@ WIDE = 0.85
 LET_GO = 0.9
 """An opening at which a thing is surely free."""
 
+CARRY_SPEED = 0.2
+"""Of the TCP with a thing in the hand, m/s."""
+
 CLEAR = 0.08
 """How far above a thing the fingers travel, m."""
 

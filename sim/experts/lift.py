@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reflexarc.sim.experts.base import CLOSED, Situation, Wish
+from reflexarc.sim.experts.grasp import CARRY_SPEED
 from reflexarc.sim.experts.hold import HoldingExpert
 from reflexarc.sim.scenes import BLOCK_HALF
 from reflexarc.sim.tasks.base import F64
@@ -37,5 +38,5 @@ class LiftExpert(HoldingExpert):
     def wish(self, now: Situation) -> Wish:
         """Raise it if it is held, else take it."""
         if self.grasp.holds(now):
-            return Wish(now.tcp + (0.0, 0.0, TOP - now.thing[2]), CLOSED)
+            return Wish(now.tcp + (0.0, 0.0, TOP - now.thing[2]), CLOSED, CARRY_SPEED)
         return super().wish(now)

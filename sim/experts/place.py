@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reflexarc.sim.experts.base import CLOSED, OPEN, Situation, Wish
-from reflexarc.sim.experts.grasp import LET_GO, carry
+from reflexarc.sim.experts.grasp import CARRY_SPEED, LET_GO, carry
 from reflexarc.sim.experts.hold import HoldingExpert
 from reflexarc.sim.scenes import BIN_HALF_WIDTH, BLOCK_HALF
 from reflexarc.sim.tasks.base import F64
@@ -48,7 +48,7 @@ class PlaceExpert(HoldingExpert):
         if over or rests:
             return release(now, self.grasp.around(now))
         if self.grasp.holds(now):
-            return Wish(carry(now, now.place, hover=0.06), CLOSED)
+            return Wish(carry(now, now.place, hover=0.06), CLOSED, CARRY_SPEED)
         return super().wish(now)
 
 

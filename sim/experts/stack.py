@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reflexarc.sim.experts.base import CLOSED, Situation, Wish
-from reflexarc.sim.experts.grasp import carry
+from reflexarc.sim.experts.grasp import CARRY_SPEED, carry
 from reflexarc.sim.experts.hold import HoldingExpert
 from reflexarc.sim.experts.place import release
 from reflexarc.sim.scenes import BLOCK_HALF
@@ -45,7 +45,7 @@ class StackExpert(HoldingExpert):
         if self.grasp.holds(now):
             if lateral < 0.006 and abs(offset[2]) < 0.005:
                 return release(now, True)
-            return Wish(carry(now, now.place, hover=0.06), CLOSED)
+            return Wish(carry(now, now.place, hover=0.06), CLOSED, CARRY_SPEED)
         if lateral < 0.018 and abs(offset[2]) < 0.008:
             return release(now, self.grasp.around(now))
         return super().wish(now)
