@@ -20,8 +20,8 @@ from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.policy import ACTION_BINS
 from reflexarc.wire.messages import F64
 
-RESOLUTION = {"m": 1e-4, "rad": 1e-3, "opening": 1e-2}
-"""A range narrower than this, in the unit of the dimension, counts as constant: 0.1 mm, 0.06 degrees."""
+RESOLUTION = {"m": 1e-4, "rad": 5e-3, "opening": 1e-2}
+"""A range narrower than this, in the unit of the dimension, counts as constant: 0.1 mm and 0.3 degrees a step."""
 
 PERCENTILES = (1.0, 99.0)
 
