@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.action import ActionSpec, tcp_delta_spec
 from reflexarc.configs.load import load_controller, load_robot, load_safety
-from reflexarc.sim.lockstep import CAMERA_NS, LockstepSession
+from reflexarc.sim.lockstep import LockstepSession
+from reflexarc.sim.shutter import CAMERA_NS
 from reflexarc.sim.tasks import TASKS, all_instructions, get_task
 from reflexarc.sim.world import CAMERAS, World
-from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
+from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
 
 STEP_S = CAMERA_NS * 1e-9
 STOPPED = ("protective_stop", "e_stop")
@@ -73,7 +74,7 @@ class TabletopEnv(gymnasium.Env[Sight, NDArray[np.float32]]):
         over = success or self._session.state.safety in STOPPED
         return self._see(), float(success), over, False, self._info()
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The front camera's picture, (H, W, 3) uint8, in mode `rgb_array`."""
         return self.world.render(CAMERAS[0]) if self.render_mode == "rgb_array" else None
 
@@ -82,7 +83,7 @@ class TabletopEnv(gymnasium.Env[Sight, NDArray[np.float32]]):
         self._session.close()
         self.world.close()
 
-    def _advance(self, action: NDArray[np.float64]) -> None:
+    def _advance(self, action: F64) -> None:
         self._agent.action = action
         for _ in range(self._ticks):
             self._session.tick()
@@ -112,7 +113,7 @@ class _Agent:
 
     def __init__(self, spec: ActionSpec, image_size: tuple[int, int]) -> None:
         self.spec = spec
-        self.action = np.zeros(spec.size)
+        self.action: F64 = np.zeros(spec.size)
         self._info = PolicyInfo(
             t_ns=0,
             clock="virtual",
@@ -148,10 +149,10 @@ class _Agent:
         )
 
 
-def _action_space(spec: ActionSpec) -> spaces.Box:
+def _action_space(spec: ActionSpec) -> spaces.Space[NDArray[np.float32]]:
     lower = np.array([dim.lower for dim in spec.dims], dtype=np.float32)
     upper = np.array([dim.upper for dim in spec.dims], dtype=np.float32)
-    return spaces.Box(lower, upper, dtype=np.float32)
+    return cast(spaces.Space[NDArray[np.float32]], spaces.Box(lower, upper, dtype=np.float32))
 
 
 def _observation_space(joints: int, image_size: tuple[int, int]) -> spaces.Dict:
