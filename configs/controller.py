@@ -16,9 +16,10 @@ class ControllerConfig(Config):
 
     rate_hz: of setpoints. blend_s: window over which an old path gives way to a new one. execute_steps: ask for a
     new chunk after this many policy steps of the present one (0: as soon as the last answer arrived).
-    hold_deceleration: m/s² of the TCP when a chunk has run out. policy_timeout_s: an unanswered request is
-    forgotten after this. ik_*: weights of the differential IK (mink). ruckig_*: m/s, m/s², m/s³ of the TCP on a
-    jerk-limited path (in joint space the robot's own limits hold instead).
+    catch_up_speed: m/s that the TCP may go faster than its path to make up for what passed while the model thought;
+    where that does not suffice it is late. hold_deceleration: m/s² of the TCP when a chunk has run out.
+    policy_timeout_s: an unanswered request is forgotten after this. ik_*: weights of the differential IK (mink).
+    ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path (in joint space the robot's own limits hold instead).
     """
 
     name: str = "default"
@@ -26,6 +27,7 @@ class ControllerConfig(Config):
     interpolation: Interpolation = "cubic"
     blend_s: float = Field(default=0.05, ge=0)
     execute_steps: int = Field(default=4, ge=0)
+    catch_up_speed: float = Field(default=0.5, gt=0)
     hold_deceleration: float = Field(default=1.0, gt=0)
     policy_timeout_s: float = Field(default=2.0, gt=0)
     ik_posture_cost: float = Field(default=1e-3, ge=0)

@@ -124,6 +124,8 @@ class Controller:
     _path: Path | None
     _sent: deque[tuple[int, F64]]
     _joints: F64
+    _speeds: F64
+    _missed_ticks: int
     _last_due_ns: int
     _arrived: bool
     _underrun_told: bool
@@ -169,7 +171,6 @@ class Controller:
         self._request: _Request | None = None
         self._policy_lost = False
         self._misfit_told = False
-        self._missed_ticks = 0
         self._events: list[Event] = []
         self._drop_plan()
 
@@ -276,7 +277,7 @@ class Controller:
         period_ns = due_ns - self._last_due_ns if self._last_due_ns >= 0 else self._config.tick_ns
         period_ns = min(max(period_ns, 1), LONGEST_PERIOD * self._config.tick_ns)
         status, joints, velocity = self._follow(due_ns, period_ns * NS)
-        self._joints = joints
+        self._joints, self._speeds = joints, velocity
         self._last_due_ns = due_ns
         self._sent.append((due_ns, joints))
         return status, self._setpoint(now_ns, joints, velocity)
@@ -386,18 +387,35 @@ class Controller:
         """The path through `knots`, taken up at `join_ns`; `ahead` is the first knot still to come.
 
         The window is `blend_s`, or until that knot is due if that is later: what was missed while the model thought
-        is made up for over the time there is. Raises ControlError if Ruckig finds no motion.
+        is made up for over the time there is, or longer if `catch_up_speed` asks for it. Raises ControlError if
+        Ruckig finds no motion.
         """
-        assert self._path is not None
+        present = self._present_path(join_ns)
         if self._config.interpolation == "ruckig":
-            return JerkLimitedPath(knots, ahead, self._path, join_ns, self._braking, self._motion_limits)
+            return JerkLimitedPath(knots, ahead, present, join_ns, self._braking, self._motion_limits)
         kind = LinearPath if self._config.interpolation == "linear" else CubicPath
-        window_ns = max(self._blend_ns, knots.due_ns(ahead) - join_ns)
-        return Blend(self._path.sample(join_ns), kind(knots, self._braking), join_ns, window_ns)
+        new, old = kind(knots, self._braking), present.sample(join_ns)
+        window_ns = max(
+            self._blend_ns, knots.due_ns(ahead) - join_ns, self._catch_up_ns(old, new.sample(join_ns))
+        )
+        return Blend(old, new, join_ns, window_ns)
+
+    def _present_path(self, join_ns: int) -> Path:
+        """What a new path takes over from: the present one, or where the joints are if they could not follow it."""
+        assert self._path is not None
+        if not self._missed_ticks:
+            return self._path
+        return self._braking.stop(self._sample_of(self._joints, self._speeds), join_ns)
+
+    def _catch_up_ns(self, old: Sample, new: Sample) -> int:
+        """How long a take-over must last: the smooth step is at most 1.5 times as fast as its mean."""
+        turn = geometry.difference(new.quat, old.quat)
+        gap = float(np.linalg.norm(new.point - old.point)) + LEVER_M * float(np.linalg.norm(turn))
+        return round(1.5 * gap / self._config.catch_up_speed / NS)
 
     def _anchor(self, state: State, t_obs_ns: int) -> Anchor:
         """What was commanded in `state`, and how the path moved then."""
-        moving = self._path.sample(t_obs_ns) if self._path is not None else self._commanded(state)
+        moving = self._present_path(t_obs_ns).sample(t_obs_ns)
         if self._space == "joint":
             point, quat = state.joint_position_commanded, moving.quat
         else:
@@ -409,7 +427,8 @@ class Controller:
         self._plan = None
         self._path = None
         self._sent = deque(maxlen=SENT_KEPT)
-        self._joints = np.empty(0)
+        self._joints = self._speeds = np.empty(0)
+        self._missed_ticks = 0
         self._gripper = 1.0
         self._last_due_ns = -1
         self._underrun_told = True
@@ -445,14 +464,18 @@ class Controller:
 
     def _start_from(self, state: State) -> None:
         self._joints = state.joint_position_commanded.copy()
+        self._speeds = state.joint_velocity_commanded.copy()
+        self._missed_ticks = 0
         self._sent.clear()
         self._arrived = False
 
     def _commanded(self, state: State, at_rest: bool = False) -> Sample:
-        """The host's command as a sample of a path in the space of the chunks."""
-        joints, speeds = state.joint_position_commanded, state.joint_velocity_commanded
-        if at_rest:
-            speeds = np.zeros_like(speeds)
+        """The host's command as a sample of a path."""
+        speeds = state.joint_velocity_commanded
+        return self._sample_of(state.joint_position_commanded, np.zeros_like(speeds) if at_rest else speeds)
+
+    def _sample_of(self, joints: F64, speeds: F64) -> Sample:
+        """A state of the joints, rad and rad/s, as a sample of a path in the space of the chunks."""
         if self._space == "joint":
             return Sample(joints.copy(), geometry.identity_pose()[3:], speeds.copy(), np.zeros(3))
         pose, twist = self._kinematics.forward(joints), self._kinematics.twist(joints, speeds)

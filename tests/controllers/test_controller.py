@@ -147,6 +147,16 @@ def test_velocity_does_not_jump_at_the_seams(latency: float) -> None:
     assert change.max() < 0.17
 
 
+def test_what_was_missed_is_made_up_for_no_faster_than_allowed() -> None:
+    config = ControllerConfig(catch_up_speed=0.2)
+    log = Rig(lambda _: moves(16, LINE), tcp_delta_spec(16, STEP_S), 3 * STEP_NS, config).run(1.0)
+    along, _ = travelled(log)
+    # 3 cm late at 0.3 s: 225 ms of the path's 0.1 m/s (and a third of it, from standing) plus at most 0.2 m/s.
+    assert np.diff(along).max() / (HOST_NS * 1e-9) < 0.1 + 0.1 / 3 + 0.2 + 0.005
+    assert along[6 * STEP_NS // HOST_NS] == pytest.approx(6 * STEP_M, abs=1e-4)
+    assert along[4 * STEP_NS // HOST_NS] < 4 * STEP_M - 0.005
+
+
 def test_opposite_chunks_are_taken_over_without_a_step() -> None:
     turn = 0
 
@@ -396,8 +406,8 @@ def test_a_target_out_of_reach_is_told_once_and_harms_nothing() -> None:
     assert "the target is missed by" in event.text
     assert np.all(np.isfinite(log.setpoints[-1].joint_position))
     # It comes back as soon as it is asked to.
-    rig.policy = lambda _: moves(8, (-0.03, 0.0, 0.0))
-    log = rig.run(1.0)
+    rig.policy = lambda _: moves(8, (-0.02, 0.0, 0.0))
+    log = rig.run(2.0)
     assert log.statuses[-1] is TickStatus.TRACKING
 
 
