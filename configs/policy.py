@@ -123,6 +123,8 @@ class AugmentConfig(Config):
     brightness of an image and of each colour. position_noise: m. opening_noise: of the gripper's 0..1.
     wrench_dropout: share of samples that feel nothing. word_dropout: share of words that become unknown.
     blank: share of samples whose instruction is blanked and whose label is to hold still.
+    recolour: groups of colours, by their words, RGB in 0..1; the things of a group exchange their colours at random.
+    mirror: share of samples reflected in the plane y = 0, with these pairs of words exchanged.
     """
 
     shift: int = Field(default=0, ge=0, le=16)
@@ -133,6 +135,22 @@ class AugmentConfig(Config):
     wrench_dropout: float = Field(default=0.2, ge=0, le=1)
     word_dropout: float = Field(default=0.02, ge=0, lt=1)
     blank: float = Field(default=0.02, ge=0, lt=1)
+    recolour: tuple[dict[str, tuple[float, float, float]], ...] = ()
+    mirror: float = Field(default=0.0, ge=0, le=1)
+    mirror_words: tuple[tuple[str, str], ...] = (("left", "right"),)
+
+
+class Viewpoint(Config):
+    """Where a camera stands, in training only: to tell which pixel shows a place that the simulator knows.
+
+    position: (3,) m and quaternion: (4,) wxyz of the camera (x right, y up, looking along -z), in the base frame; where
+    carried, position is from the TCP to the camera, and the hand is taken to point straight down. fovy_deg: vertical.
+    """
+
+    position: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+    fovy_deg: float = Field(gt=0, lt=180)
+    carried: bool = False
 
 
 class TrainConfig(Config):
@@ -142,6 +160,7 @@ class TrainConfig(Config):
     in bins of the soft targets. focus_weight: of the grounding loss. weights: how often each task is drawn, relative.
     validation: share of the episodes held out. precision: of the matrix products; `auto` is bf16 where
     the device multiplies it natively. device: `auto` takes a GPU if there is one.
+    gaze: cameras whose first two attention slots learn to look at the thing and its destination; gaze_weight: of that.
     """
 
     batch: int = Field(default=64, ge=1)
@@ -154,6 +173,8 @@ class TrainConfig(Config):
     ema_steps: int = Field(default=500, ge=1)
     smoothing: float = Field(default=2.0, ge=0)
     focus_weight: float = Field(default=1.0, ge=0)
+    gaze: dict[str, Viewpoint] = Field(default_factory=dict)
+    gaze_weight: float = Field(default=0.5, ge=0)
     weights: dict[str, float] = Field(default_factory=dict)
     validation: float = Field(default=0.03, ge=0, lt=1)
     validate_every: int = Field(default=500, ge=1)

@@ -41,6 +41,10 @@ class WordTokenizer:
         """Number of ids, reserved ones included."""
         return len(self.words) + len(SPECIAL)
 
+    def id_of(self, word: str) -> int:
+        """The id of a word; that of `<unk>` if it is not in the vocabulary."""
+        return self._ids.get(word, UNKNOWN)
+
     def encode(self, instruction: str) -> NDArray[np.int64]:
         """(1 + max_words,) ids: `<begin>`, the words, padding. Raises PolicyError if it is too long."""
         words = split(instruction)
@@ -50,7 +54,7 @@ class WordTokenizer:
             )
         row = np.full(1 + self.max_words, PAD, dtype=np.int64)
         row[0] = BEGIN
-        row[1 : 1 + len(words)] = [self._ids.get(word, UNKNOWN) for word in words]
+        row[1 : 1 + len(words)] = [self.id_of(word) for word in words]
         return row
 
     def to_json(self) -> str:

@@ -16,6 +16,8 @@ from reflexarc.vla.stats import FEATURE_NAMES, Stats
 from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
 from reflexarc.vla.tokenizers.text import BEGIN, PAD, UNKNOWN
 from reflexarc.vla.train.data import Rows, TrainingData
+from reflexarc.vla.train.symmetry import Mirror, Recolour, require_tcp_deltas
+from reflexarc.wire.messages import F64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +40,16 @@ class Batch:
         return Batch(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """A batch before it is turned into tensors. actions: (B, H, D). mask: (B, H). focus: (B, 2, 3) m."""
+
+    raw: Raw
+    actions: F64
+    mask: NDArray[np.bool_]
+    focus: F64
+
+
 class Batches:
     """Makes batches of rows; with a generator they are augmented, without one they are as a policy would see them."""
 
@@ -53,7 +65,7 @@ class Batches:
         self._data, self._config = data, config
         self._actions, self._stats = actions, stats
         self._words = np.stack([words.encode(text) for text in data.instructions])
-        self._bins = actions.encode(data.actions).astype(np.uint8)
+        self._vocabulary = words
         names = [name for feature in config.proprio for name in FEATURE_NAMES[feature]]
         self._places = {
             feature: [names.index(name) for name in FEATURE_NAMES[feature]] for feature in config.proprio
@@ -68,28 +80,33 @@ class Batches:
         """The batch of `rows`."""
         data = self._data
         images = np.stack([data.images(name, rows) for name in self._config.cameras], axis=1)
-        raw = Raw(images, self._words[data.episode[rows]], data.proprio[rows], data.tcp[rows])
-        bins, mask = self._bins[rows].astype(np.int64), data.mask[rows]
-        actions, focus = data.actions[rows], data.focus[rows]
-        if augment is not None and generator is not None:
-            raw = self._feel_noisily(raw, augment, generator)
-            raw, blank = _change_words(raw, augment, generator)
-            if blank.any():
-                actions = np.where(blank[:, None, None], self._hold(rows), actions)
-                bins = np.where(blank[:, None, None], self._actions.encode(actions), bins)
-                mask = mask | blank[:, None]
-                focus = np.where(blank[:, None, None], np.nan, focus)
-        inputs = to_inputs(raw, self._stats)
-        if augment is not None and generator is not None:
-            _change_images(inputs.images, augment, generator)
+        drawn = _Drawn(
+            Raw(images, self._words[data.episode[rows]], data.proprio[rows], data.tcp[rows]),
+            data.actions[rows],
+            data.mask[rows],
+            data.focus[rows],
+        )
+        if augment is None or generator is None:
+            return self._batch(drawn, to_inputs(drawn.raw, self._stats))
+        which = generator.random(len(rows)) < augment.mirror
+        drawn = self._exchange(drawn, augment, which, generator)
+        drawn = self._blank(drawn, self._hold(rows), augment, generator)
+        inputs = to_inputs(self._feel_noisily(drawn.raw, augment, generator), self._stats)
+        if which.any():
+            self._mirror(augment).images(inputs.images, which)
+        _change_images(inputs.images, augment, generator)
+        return self._batch(drawn, inputs)
+
+    def _batch(self, drawn: _Drawn, inputs: Inputs) -> Batch:
+        focus = drawn.focus
         known: NDArray[np.bool_] = np.isfinite(focus.sum(axis=2))
         if self._stats.focus is None:
             known = np.zeros_like(known)
         return Batch(
             inputs=inputs,
-            bins=torch.from_numpy(bins),
-            mask=torch.from_numpy(mask),
-            actions=torch.from_numpy(actions.astype(np.float32)),
+            bins=torch.from_numpy(self._actions.encode(drawn.actions)),
+            mask=torch.from_numpy(drawn.mask),
+            actions=torch.from_numpy(drawn.actions.astype(np.float32)),
             focus_bins=torch.from_numpy(self._focus_bins(focus, known)),
             focus_mask=torch.from_numpy(known),
             focus=torch.from_numpy(np.where(known[..., None], focus, 0.0).astype(np.float32)),
@@ -106,6 +123,41 @@ class Batches:
         data = self._data
         opening = data.gripper_commanded[rows][:, None, None]
         return np.where(self._still, 0.0, np.where(self._opening, opening, data.actions[rows][:, :1]))
+
+    def _exchange(
+        self,
+        drawn: _Drawn,
+        augment: AugmentConfig,
+        which: NDArray[np.bool_],
+        generator: np.random.Generator,
+    ) -> _Drawn:
+        """Other colours, and left for right in the rows `which`."""
+        raw = drawn.raw
+        if augment.recolour:
+            recolour = Recolour(augment.recolour, self._vocabulary)
+            images, words = recolour(raw.images, raw.words, generator)
+            raw = Raw(images, words, raw.proprio, raw.tcp)
+        actions, focus = drawn.actions, drawn.focus
+        if which.any():
+            raw, actions, focus = self._mirror(augment)(raw, actions, focus, which)
+        return _Drawn(raw, actions, drawn.mask, focus)
+
+    def _mirror(self, augment: AugmentConfig) -> Mirror:
+        require_tcp_deltas([dim.name for dim in self._data.spec.dims])
+        return Mirror(augment, self._config.proprio, self._vocabulary)
+
+    def _blank(
+        self, drawn: _Drawn, hold: F64, augment: AugmentConfig, generator: np.random.Generator
+    ) -> _Drawn:
+        """Some words unknown; some instructions blank, and then the label is to hold still."""
+        raw, blank = _change_words(drawn.raw, augment, generator)
+        some = blank[:, None, None]
+        return _Drawn(
+            raw,
+            np.where(some, hold, drawn.actions),
+            drawn.mask | blank[:, None],
+            np.where(some, np.nan, drawn.focus),
+        )
 
     def _feel_noisily(self, raw: Raw, augment: AugmentConfig, generator: np.random.Generator) -> Raw:
         proprio, tcp = raw.proprio.copy(), raw.tcp
