@@ -18,6 +18,8 @@ def collect(
     out: Path | None = None,
     roll_in: str = "perturb",
     share: float = 0.6,
+    glances: int = 0,
+    horizon: int = 8,
     workers: int = os.cpu_count() or 1,
     safety: str = "panda",
     overrides: Set = (),
@@ -34,6 +36,8 @@ def collect(
         out: folder for `<task>/<seed>.mcap`.
         roll_in: what disturbs the expert, `perturb` or a policy's name.
         share: of the episodes that are disturbed.
+        glances: also take this many single pictures of fresh scenes of each task, into `glances/`.
+        horizon: actions in the chunk of a glance; the policy's own.
         workers: processes.
         safety: preset or file of safety limits.
     """
@@ -55,6 +59,19 @@ def collect(
         share=share,
         workers=workers,
     )
+    if glances:
+        from reflexarc.glance import glance
+
+        taken = glance(
+            tasks,
+            count=glances,
+            seed=seed,
+            horizon=horizon,
+            out=folder / "glances",
+            setup=setup,
+            workers=workers,
+        )
+        console.print(f"{taken} glances")
     figures = {
         name: {
             status: sum(item.task == name and item.status == status for item in results)

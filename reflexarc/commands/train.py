@@ -25,7 +25,7 @@ def train(
     Example: reflexarc train --data runs/demos --minutes 60 --out runs/tiny
 
     Args:
-        data: folder with episode logs (.mcap), searched in depth.
+        data: folder with episode logs (.mcap), searched in depth; its `glances/` are used too if there are any.
         policy: preset or file of the model and its training.
         out: folder for checkpoints, metrics and the learning curve.
         cache: folder for the sampled episodes; new logs are added to it.
@@ -37,6 +37,7 @@ def train(
     from reflexarc.configs.load import load_policy
     from reflexarc.datasets.cache import build_cache
     from reflexarc.vla.train import from_cache
+    from reflexarc.vla.train.glances import from_glances, together
     from reflexarc.vla.train import train as run_train
 
     settings = overrides if minutes is None else (*overrides, f"train.minutes={minutes}")
@@ -44,7 +45,12 @@ def train(
     spec = tcp_delta_spec(config.horizon, config.step_s)
     samples = build_cache(data, cache, spec, config.model.cameras, workers=workers)
     console.print(f"{len(samples.episodes)} episodes, {len(samples)} samples")
+    rows = from_cache(samples, config.model)
+    if (data / "glances").is_dir():
+        looked = from_glances(data / "glances", spec, config.model)
+        rows = together(rows, looked)
+        console.print(f"{len(looked)} glances")
     folder = run_folder("train", out)
-    result = run_train(config, from_cache(samples, config.model), folder, resume=resume, console=console)
+    result = run_train(config, rows, folder, resume=resume, console=console)
     console.print(f"checkpoint: {result.checkpoint}")
     write_json(json, dataclasses.asdict(result) | {"checkpoint": str(result.checkpoint)})

@@ -22,6 +22,8 @@ class Resampler(nn.Module):
     """See the header; `tokens` of each camera."""
 
     places: Tensor
+    scores: Tensor | None = None
+    """(B, C, slots, P) of the last forward pass in training, for the loss that says where to look."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Resampler(nn.Module):
         keys = (self.key(flat) + self.place_key).flatten(2).unflatten(0, (batch, cameras))
         steer = self.steer(condition).unflatten(1, (cameras, self.slots, self.key_width))
         scores = ((self.query + steer) / math.sqrt(self.key_width)) @ keys
+        self.scores = scores if self.training else None
         attention = scores.float().softmax(-1)
         values = self.value(flat).flatten(2).unflatten(0, (batch, cameras))
         found = attention.to(values.dtype) @ values.transpose(-1, -2)

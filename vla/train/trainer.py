@@ -24,6 +24,7 @@ from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
 from reflexarc.vla.train.batch import Batch, Batches
 from reflexarc.vla.train.card import write_card
 from reflexarc.vla.train.data import Draw, TrainingData
+from reflexarc.vla.train.gaze import Gaze
 from reflexarc.vla.train.loss import masked_mean, smoothed_cross_entropy
 from reflexarc.vla.train.progress import CURVE, Report, draw_curve
 from reflexarc.vla.train.schedule import learning_rate, progress
@@ -77,6 +78,7 @@ class Trainer:
         self.model = model.to(self._device)
         self._precision = _precision(train.precision, self._device)
         self._batches = Batches(data, config.model, actions=actions, words=words, stats=stats)
+        self._gaze = Gaze(train.gaze, config.model) if train.gaze else None
         self._varies = torch.from_numpy(np.flatnonzero(actions.varies)).to(self._device)
         self._optimizer = torch.optim.AdamW(
             _groups(self.model, train.weight_decay), lr=train.learning_rate, betas=(0.9, 0.98), fused=True
@@ -166,6 +168,8 @@ class Trainer:
         if focus_logits is not None and train.focus_weight:
             focus = smoothed_cross_entropy(focus_logits, batch.focus_bins, train.smoothing)
             loss = loss + train.focus_weight * masked_mean(focus.mean(-1), batch.focus_mask)
+        if self._gaze is not None:
+            loss = loss + train.gaze_weight * self._gaze.loss(self.model, batch)
         return loss
 
     def _average(self) -> None:
