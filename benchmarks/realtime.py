@@ -107,7 +107,8 @@ def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path
 
 def late_share(rows: list[dict[str, Any]]) -> float:
     """Late ticks over all ticks of several runs."""
-    return sum(row["late"] for row in rows) / max(1, sum(row["count"] for row in rows))
+    late = sum(int(row["late"]) for row in rows)
+    return late / max(1, sum(int(row["count"]) for row in rows))
 
 
 def main() -> None:
@@ -135,7 +136,9 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "loop" else "right")
     for name, share in shares.items():
         reference = shares[f"bare at the {'controller' if name == 'controller' else 'host'}'s rate"]
-        ratio = "-" if name.startswith("bare") else f"{share / reference:.1f} x" if reference else "bare had none"
+        ratio = (
+            "-" if name.startswith("bare") else f"{share / reference:.1f} x" if reference else "bare had none"
+        )
         table.add_row(name, f"{share:.3%}", ratio)
     console.print(table)
     console.print(f"policy: {sum(row['policy_hz'] for row in stack) / len(stack):.1f} Hz")

@@ -1,7 +1,7 @@
 """Glances: single pictures of fresh scenes with the arm anywhere, and where the thing asked for is.
 
-In a demonstration the arm soon gives away where it is going, and a network that watches it need not read the words. In a
-glance the arm stands at a random place: only words and pixels tell. A glance costs two rendered frames, a demonstration
+In a demonstration the arm soon gives away where it is going, and a network that watches it need not read the words.
+In a glance the arm stands at a random place: only words and pixels tell. A glance costs two rendered frames, a demonstration
 fifty and the physics between them. Where the arm is at home, the expert's first actions are labels too.
 """
 
@@ -109,7 +109,7 @@ def arm_poses(
 
     kinematics = ArmKinematics(robot, ControllerConfig())
     rng = np.random.default_rng([0x61A, seed])
-    found = []
+    found: list[NDArray[np.float64]] = []
     while len(found) < POSES:
         place = np.array([rng.uniform(low, high) for low, high in REACH])
         joints = np.asarray(robot.home, dtype=np.float64)

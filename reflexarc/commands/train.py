@@ -37,8 +37,8 @@ def train(
     from reflexarc.configs.load import load_policy
     from reflexarc.datasets.cache import build_cache
     from reflexarc.vla.train import from_cache
-    from reflexarc.vla.train.glances import from_glances, together
     from reflexarc.vla.train import train as run_train
+    from reflexarc.vla.train.glances import from_glances, together
 
     settings = overrides if minutes is None else (*overrides, f"train.minutes={minutes}")
     config = load_policy(policy, list(settings))

@@ -27,9 +27,7 @@ def test_wilson_interval_matches_a_hand_computed_one() -> None:
 
 def test_the_expert_succeeds_and_the_figures_do_not_depend_on_the_batches() -> None:
     setup = load_setup()
-    by_one = evaluation.evaluate(
-        "expert", ("reach", "button"), episodes=3, seed=1, setup=setup, workers=1
-    )
+    by_one = evaluation.evaluate("expert", ("reach", "button"), episodes=3, seed=1, setup=setup, workers=1)
     jobs = [
         evaluation.EvalJob("reach", "expert", 1, index, 1, "given", "0", setup, None) for index in (2, 1, 0)
     ]

@@ -20,7 +20,7 @@ from reflexarc.vla.train.batch import Batch
 from reflexarc.wire.geometry import to_matrix
 
 SPREAD = 0.05
-"""Standard deviation of the wanted attention in image coordinates (the image is 2 wide): half a cell of a 24-cell grid."""
+"""Standard deviation of the wanted attention in image coordinates (2 wide): half a cell of a 24-cell grid."""
 
 NEAREST_M = 0.02
 """A place nearer to the camera's plane than this is not in the picture."""
