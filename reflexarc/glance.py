@@ -1,8 +1,8 @@
 """Glances: single pictures of fresh scenes with the arm anywhere, and where the thing asked for is.
 
 In a demonstration the arm soon gives away where it is going, and a network that watches it need not read the words.
-In a glance the arm stands at a random place: only words and pixels tell. A glance costs two rendered frames, a demonstration
-fifty and the physics between them. Where the arm is at home, the expert's first actions are labels too.
+In a glance the arm stands at a random place: only words and pixels tell. A glance costs two rendered frames, a
+demonstration fifty and the physics between them. Where the arm is at home, the expert's first actions are labels too.
 """
 
 from __future__ import annotations

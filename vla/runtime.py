@@ -36,6 +36,7 @@ class VlaPolicy:
             image_width=config.image_size,
             tokenizer_id=checkpoint.actions.id,
         )
+        self._warm_up()
 
     @property
     def info(self) -> PolicyInfo:
@@ -84,6 +85,16 @@ class VlaPolicy:
             },
             session=observation.session,
         )
+
+    def _warm_up(self) -> None:
+        """Run once on grey images, so that the first answer takes no longer than the others."""
+        model = self._checkpoint.config.model
+        size, features = model.image_size, len(self._checkpoint.stats.mean)
+        images = np.full((1, len(model.cameras), size, size, 3), 128, dtype=np.uint8)
+        words = self._checkpoint.words.encode("")
+        raw = Raw(images, words[None], np.zeros((1, features)), np.zeros((1, 3)))
+        with torch.inference_mode():
+            self._model.act(to_inputs(raw, self._checkpoint.stats))
 
     def _inputs(self, observation: Observation) -> Inputs:
         checkpoint = self._checkpoint
