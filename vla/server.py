@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from reflexarc.configs.errors import ReflexarcError
-from reflexarc.wire.clock import give_way_to_loops, monotonic_ns
+from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import ErrorReply, Message, Observation, PolicyInfoRequest
@@ -53,7 +53,6 @@ def run_server(
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals(stop))
-        give_way_to_loops()
         requests: Responder[Observation | PolicyInfoRequest] = stack.enter_context(
             Responder(endpoints.policy, Observation, PolicyInfoRequest, name="policy server")
         )

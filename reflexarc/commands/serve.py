@@ -24,5 +24,7 @@ def serve_policy(policy: str, endpoints: Endpoints) -> None:
     """Load the policy and serve it; the body of the policy server's process."""
     from reflexarc.policies import open_policy
     from reflexarc.vla.server import run_server
+    from reflexarc.wire.clock import give_way_to_loops
 
+    give_way_to_loops()
     run_server(open_policy(policy), endpoints)
