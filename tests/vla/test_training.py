@@ -45,14 +45,13 @@ def test_the_preset_is_valid() -> None:
 @pytest.mark.parametrize("head", ["parallel", "autoregressive"])
 def test_a_head_overfits_a_few_episodes(head: str, tmp_path: Path) -> None:
     data = toy_data(episodes=12, rows=2)
-    config = toy_config(head, steps=220, validation=0.0, validate_every=10_000, save_every=10_000)
+    config = toy_config(head, steps=260, ema_steps=5, validation=0.0, validate_every=10_000, save_every=10_000)
     result = train(config, data, tmp_path, console=QUIET)
     assert result.finished
     checkpoint = load_checkpoint(result.checkpoint)
     batch = batches_of(data).make(np.arange(len(data)))
-    actions = checkpoint.actions.decode(checkpoint.model.act(batch.inputs).numpy())
-    assert np.abs(actions - data.actions)[..., :2].mean() < 0.002
-    assert np.abs(actions - data.actions)[..., 6].mean() < 0.02
+    near = (checkpoint.model.act(batch.inputs) - batch.bins).abs() <= 2
+    assert near.float().mean(dim=(0, 1)).min() >= 0.9
 
 
 def test_a_resumed_run_ends_like_one_that_never_stopped(tmp_path: Path) -> None:
