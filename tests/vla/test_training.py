@@ -45,7 +45,9 @@ def test_the_preset_is_valid() -> None:
 @pytest.mark.parametrize("head", ["parallel", "autoregressive"])
 def test_a_head_overfits_a_few_episodes(head: str, tmp_path: Path) -> None:
     data = toy_data(episodes=12, rows=2)
-    config = toy_config(head, steps=260, ema_steps=5, validation=0.0, validate_every=10_000, save_every=10_000)
+    config = toy_config(
+        head, steps=260, ema_steps=5, validation=0.0, validate_every=10_000, save_every=10_000
+    )
     result = train(config, data, tmp_path, console=QUIET)
     assert result.finished
     checkpoint = load_checkpoint(result.checkpoint)
