@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from reflexarc.configs.errors import RobotError
+from reflexarc.configs.errors import RobotError, WireError
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -232,7 +232,10 @@ class Runner:
 
     def _finish(self, figures: EpisodeFigures) -> None:
         """Hold the arm, then tell everybody that the episode is over."""
-        self.request("hold")
+        try:
+            self.request("hold")
+        except WireError as error:  # a dead host: its arm brakes by itself
+            figures.events.append(str(error))
         outcome = json.dumps(dataclasses.asdict(figures))
         self._publisher.send(EpisodeStop(t_ns=monotonic_ns(), episode=figures.episode, outcome=outcome))
         time.sleep(SETTLE_S)

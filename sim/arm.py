@@ -38,7 +38,8 @@ def load_arm_spec(robot: RobotConfig) -> mujoco.MjSpec:
     try:
         spec = mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
-        raise SimulationError(f"robot {robot.name}: cannot load {robot.mjcf}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise SimulationError(f"robot {robot.name}: cannot load {robot.mjcf}: {reason}") from error
     base = _named(robot, "body", robot.base_body, spec.bodies)
     _named(robot, "site", robot.tcp_site, spec.sites)
     for body in [base, *base.find_all("body")]:

@@ -9,7 +9,7 @@ from reflexarc.sim.scenes.collide import NOTHING, SOLID
 from reflexarc.sim.scenes.palette import TABLE
 
 TABLE_FRICTION = 0.4
-"""Blocks on the table. Times the friction of the finger tips (1.5) it must stay below 1: else a push from the side locks."""
+"""Blocks on the table. Times that of the finger tips (1.5) it must stay below 1: else a push from the side locks."""
 
 FRONT_CAMERA = "front"
 CAMERA_POSITION = (1.02, 0.0, 0.86)

@@ -35,7 +35,7 @@ AT_REST = 0.01
 # A shared machine with two cores stalls a process now and then; the watchdogs' own times are tested in safety/.
 SETUP = Setup(
     robot=load_robot("panda"),
-    safety=load_safety("panda", ["driver_silence_s=0.5", "hold_after_s=0.3", "stop_after_s=1.0"]),
+    safety=load_safety("panda", ["driver_silence_s=0.5", "hold_after_s=0.3", "stop_after_s=0.6"]),
     controller=load_controller("default", ["policy_timeout_s=0.5"]),
 )
 

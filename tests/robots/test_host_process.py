@@ -167,7 +167,9 @@ def test_says_how_its_loop_runs(running: Running) -> None:
 
     peer.until(lambda: bool(statistics()))
     data = statistics()[0].data
-    assert {"late_p50_us", "late_p99_us", "late_late", "work_p50_us", "overruns"} <= set(data)
+    assert {"count", "late", "p50_us", "p99_us", "max_us", "work_p50_us", "work_p99_us", "overruns"} <= set(
+        data
+    )
     summary = running.join()
     assert summary.lateness["count"] > 100
     assert summary.final_safety == "off"
