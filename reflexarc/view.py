@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reflexarc.configs.errors import LogError
+from reflexarc.configs.errors import LogError, unknown
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.video import write_mp4
 from reflexarc.replay import open_initial, resimulate
@@ -43,6 +43,9 @@ def simulated_frames(
 ) -> Iterator[Frame]:
     """Re-rendered frames (size, size, 3) uint8 RGB at `fps` of simulated time."""
     model, data, _ = open_initial(reader)
+    cameras = [model.camera(index).name for index in range(model.ncam)]
+    if camera not in cameras:
+        raise LogError(f"{reader.path}: {unknown('camera', camera, cameras)}")
     model.vis.global_.offwidth = max(size, model.vis.global_.offwidth)
     model.vis.global_.offheight = max(size, model.vis.global_.offheight)
     renderer = mujoco.Renderer(model, size, size)

@@ -21,6 +21,7 @@ def collect(
     glances: int = 0,
     horizon: int = 8,
     workers: int = os.cpu_count() or 1,
+    robot: str = "panda",
     safety: str = "panda",
     overrides: Set = (),
     json: JsonPath = None,
@@ -39,6 +40,7 @@ def collect(
         glances: also take this many single pictures of fresh scenes of each task, into `glances/`.
         horizon: actions in the chunk of a glance; the policy's own.
         workers: processes.
+        robot: preset or file of the robot.
         safety: preset or file of safety limits.
     """
     from reflexarc.collect import collect as run_collect
@@ -46,7 +48,7 @@ def collect(
     from reflexarc.setup import load_setup
 
     # The expert looks at every step: its answers are labels, and it takes over at once after a disturbance.
-    setup = load_setup(safety=safety, overrides=("controller.execute_steps=1", *overrides))
+    setup = load_setup(robot=robot, safety=safety, overrides=("controller.execute_steps=1", *overrides))
     tasks = suite_tasks("tabletop", task)
     folder = run_folder("collect", out)
     results = run_collect(

@@ -16,6 +16,7 @@ def demo(
     task: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
     seed: int = 0,
     port: int = 0,
+    robot: str = "panda",
     safety: str = "panda",
     controller: str = "default",
     out: Path | None = None,
@@ -31,6 +32,7 @@ def demo(
         task: tasks of the suite; all if none is named.
         seed: of the layouts.
         port: first port of the run; free ones are found if it is 0.
+        robot: preset or file of the robot.
         safety: preset or file of safety limits.
         controller: preset or file of the controller.
         out: folder for everything that is made.
@@ -40,7 +42,7 @@ def demo(
     from reflexarc.setup import load_setup
     from reflexarc.vla.checkpoint import find
 
-    setup = load_setup(safety=safety, controller=controller, overrides=overrides)
+    setup = load_setup(robot=robot, safety=safety, controller=controller, overrides=overrides)
     tasks = suite_tasks("tabletop", task)
     find(policy)  # a missing checkpoint is said before anything starts
     folder = run_folder("demo", out)

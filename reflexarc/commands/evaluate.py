@@ -21,6 +21,7 @@ def evaluate(
     wording: Literal["given", "held_out", "blank", "other"] = "given",
     latency: str = "0.05",
     workers: int = os.cpu_count() or 1,
+    robot: str = "panda",
     safety: str = "panda",
     controller: str = "default",
     log: Path | None = None,
@@ -39,21 +40,24 @@ def evaluate(
         seed: of the evaluation.
         clock: simulated time; the real-time path is `reflexarc run`.
         wording: what the policy is told: as trained, phrases never trained on, nothing, or another object.
-        latency: of the policy in simulated seconds, or a file of latencies to draw from.
+        latency: of the policy in simulated seconds, or a file of latencies to draw from; the expert answers at once.
         workers: processes; the result does not depend on it.
+        robot: preset or file of the robot.
         safety: preset or file of safety limits.
         controller: preset or file of the controller.
         log: folder for the episode logs.
     """
     from reflexarc import evaluate as evaluation
     from reflexarc.setup import load_setup
+    from reflexarc.sim.latency import Latency
 
-    setup = load_setup(safety=safety, controller=controller, overrides=overrides)
+    setup = load_setup(robot=robot, safety=safety, controller=controller, overrides=overrides)
     tasks = evaluation.suite_tasks(suite, task)
+    Latency.parse(latency)  # like a missing checkpoint below, said before the workers start
     if policy != "expert":
         from reflexarc.policies import open_policy
 
-        open_policy(policy)  # a missing checkpoint is said before the workers start
+        open_policy(policy)
     results = evaluation.evaluate(
         policy,
         tasks,

@@ -13,6 +13,7 @@ def robot(
     task: str = "lift",
     seed: int = 0,
     port: int = BASE_PORT,
+    arm: str = "panda",
     safety: str = "panda",
     out: Path | None = None,
     overrides: Set = (),
@@ -25,6 +26,7 @@ def robot(
         task: scene on the simulated table.
         seed: of the layout.
         port: first port of the run.
+        arm: preset or file of the robot.
         safety: preset or file of safety limits.
         out: folder for the processes' logs.
     """
@@ -34,7 +36,7 @@ def robot(
     from reflexarc.stack import free_endpoints, start_simulated_robot
 
     get_task(task)
-    setup = load_setup(safety=safety, overrides=overrides)
+    setup = load_setup(robot=arm, safety=safety, overrides=overrides)
     endpoints = free_endpoints(port)
     folder = run_folder("robot", out)
     with Processes(folder) as processes:
