@@ -40,7 +40,7 @@ from reflexarc.stack import (
 )
 from reflexarc.wire.clock import Histogram, Rate, loop_stats, prefer_this_process
 
-LOOPS = ("arm", "host", "controller")
+LOOPS = ("host", "controller")
 
 
 def bare_loop(period_ns: int, seconds: float, out: Queue[dict[str, Any]]) -> None:

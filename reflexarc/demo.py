@@ -106,7 +106,7 @@ def draw(out: Path, figures: list[EpisodeFigures]) -> dict[str, Any]:
 
 def print_tables(console: Console, result: DemoResult) -> None:
     """Episodes, then loops."""
-    table = Table(title="episodes, in real time")
+    table = Table(title="episodes, in real time; safety: host ticks in which a rule limited the command")
     for name in (
         "task",
         "instruction",
@@ -116,9 +116,10 @@ def print_tables(console: Console, result: DemoResult) -> None:
         "latency p50 / max",
         "limited by safety",
     ):
-        table.add_column(name, justify="left" if name in ("task", "instruction") else "right")
+        words = name in ("task", "instruction", "limited by safety")
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
     for item in result.episodes:
-        limited = ", ".join(f"{rule} {count}" for rule, count in sorted(item.limited.items()))
+        limited = "\n".join(f"{rule} {count}" for rule, count in sorted(item.limited.items()))
         table.add_row(
             item.task,
             item.instruction,
