@@ -121,6 +121,7 @@ class ControllerProcess:
 
     def run(self, controller: Controller, stopped: Callable[[], bool]) -> None:
         """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
+        self._drop_backlog(controller)
         _rest_garbage_collector()
         prefer_this_process()
         origin = told_ns = monotonic_ns()
@@ -148,6 +149,14 @@ class ControllerProcess:
         self._heartbeats.close()
         for socket in self._sockets:
             socket.close()
+
+    def _drop_backlog(self, controller: Controller) -> None:
+        """What arrived while the policy server was still loading: only the newest state says anything, and taking in
+        hundreds of them in the first tick would make it the latest of all."""
+        state = next((message for message in reversed(self._states.drain()) if isinstance(message, State)), None)
+        if state is not None:
+            controller.on_state(state)
+        self._frames.drain()
 
     def _step(self, controller: Controller, now_ns: int) -> None:
         self._hear_runner(controller)

@@ -44,7 +44,6 @@ def run_arm(
         process = _ArmProcess(SimulatedArm(robot, task, seed), endpoints, stop, stack)
         stack.enter_context(steady_loop(stop))
         prefer_this_process()
-        prefer_this_process()
         process.run(robot.tick_ns)
 
 
