@@ -153,7 +153,9 @@ class ControllerProcess:
     def _drop_backlog(self, controller: Controller) -> None:
         """What arrived while the policy server was still loading: only the newest state says anything, and taking in
         hundreds of them in the first tick would make it the latest of all."""
-        state = next((message for message in reversed(self._states.drain()) if isinstance(message, State)), None)
+        state = next(
+            (message for message in reversed(self._states.drain()) if isinstance(message, State)), None
+        )
         if state is not None:
             controller.on_state(state)
         self._frames.drain()
