@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
+from reflexarc.wire.clock import prefer_this_process
 from reflexarc.wire.endpoints import NAMES, Endpoints
 
 Status = Literal["ok", "warn", "fail"]
@@ -177,6 +179,20 @@ def check_clock() -> Check:
     return Check("clock", "ok", found, figures=figures)
 
 
+def check_priority() -> Check:
+    """Whether loops with deadlines may run before other programs; asked by a thread that ends at once."""
+    granted: list[str] = []
+    thread = threading.Thread(target=lambda: granted.append(prefer_this_process()))
+    thread.start()
+    thread.join()
+    if granted == ["fifo"]:
+        return Check("priority", "ok", "loops run under SCHED_FIFO")
+    found = (
+        "loops get a raised share only" if granted == ["nice"] else "loops share the cores with every program"
+    )
+    return Check("priority", "warn", found, "allow `rtprio` 10 in /etc/security/limits.conf, or run as root")
+
+
 def check_disk() -> Check:
     """Free space where `runs/` goes, and that it can be written."""
     place = Path.cwd()
@@ -210,6 +226,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_opengl,
     check_cores,
     check_clock,
+    check_priority,
     check_disk,
     check_ports,
 )

@@ -28,6 +28,7 @@ def test_report_is_whole_and_written(tmp_path: Path, capsys: pytest.CaptureFixtu
         "opengl",
         "cores",
         "clock",
+        "priority",
         "disk",
         "ports",
     ]
@@ -52,6 +53,13 @@ def test_figures_that_cannot_be_written_are_an_error(monkeypatch: pytest.MonkeyP
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot write the figures to .*doctor\.json"):
         doctor.run_doctor(tmp_path / "file" / "doctor.json")
+
+
+def test_loops_without_priority_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "prefer_this_process", lambda: "none")
+    check = doctor.check_priority()
+    assert check.status == "warn"
+    assert "rtprio" in check.cure
 
 
 def test_importing_the_doctor_loads_neither_torch_nor_mujoco() -> None:

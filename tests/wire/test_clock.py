@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -105,3 +108,26 @@ def test_other_dictionaries_are_refused(data: dict[str, object]) -> None:
 
 def test_an_empty_histogram_says_zero() -> None:
     assert Histogram().summary() == {"count": 0, "late": 0, "p50_us": 0.0, "p99_us": 0.0, "max_us": 0.0}
+
+
+def denied(*_: object) -> None:
+    raise PermissionError("denied")
+
+
+def in_thread(call: Callable[[], object]) -> list[object]:
+    """What `call` returned, and the scheduling policy afterwards, from a thread whose priority nobody else has."""
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.extend((call(), os.sched_getscheduler(0))))
+    thread.start()
+    thread.join()
+    return found
+
+
+def test_a_loop_runs_before_others_as_far_as_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    granted, policy = in_thread(clock.prefer_this_process)
+    assert (granted == "fifo") == (policy == os.SCHED_FIFO)
+    monkeypatch.setattr(os, "sched_setscheduler", denied)
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
+    assert in_thread(clock.prefer_this_process) == ["nice", os.SCHED_OTHER]
+    monkeypatch.setattr(os, "setpriority", denied)
+    assert in_thread(clock.prefer_this_process) == ["none", os.SCHED_OTHER]
