@@ -34,6 +34,7 @@ from reflexarc.wire.messages import (
     SimSteps,
     SimTruth,
     State,
+    TeleopCommand,
 )
 
 PROFILE = "reflexarc"
@@ -57,6 +58,7 @@ _TOPIC_OF: dict[type[Message], str] = {
     Observation: "/observation",
     SafetyReport: "/safety",
     Event: "/event",
+    TeleopCommand: "/teleop",
     SimInitial: "/sim/initial",
     SimSteps: "/sim/steps",
     SimTruth: "/sim/truth",

@@ -6,10 +6,10 @@ that every implementation passes.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-
+from reflexarc.configs.errors import ReflexarcError
 from reflexarc.wire.messages import (
     F64,
     ActionChunk,
@@ -17,6 +17,8 @@ from reflexarc.wire.messages import (
     Measured,
     Observation,
     PolicyInfo,
+    TeleopKey,
+    TeleopKind,
 )
 
 
@@ -33,6 +35,14 @@ class Policy(Protocol):
 
     def act(self, observation: Observation) -> ActionChunk:
         """Answer `observation`; raises PolicyError on a missing camera or a wrong image size."""
+
+
+@runtime_checkable
+class BatchPolicy(Policy, Protocol):
+    """A policy that answers several robots in one pass of its model."""
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        """An answer to each; one that cannot be answered gets its error and disturbs no other."""
 
 
 @runtime_checkable
@@ -64,26 +74,29 @@ class Robot(Protocol):
 
 @runtime_checkable
 class Teleoperator(Protocol):
-    """A person's (or a script's) input device."""
+    """A person's (or a script's) input device. No method but `connect` blocks."""
 
     def connect(self) -> None:
-        """Open the device; raises RobotError naming what was tried if it is not there."""
+        """Open the device; raises RobotError naming what was tried if it is not there. Causes no motion."""
 
     def read(self) -> TeleopInput | None:
-        """The latest input, or None while the dead-man is released. Never blocks."""
+        """The latest input, or None while the dead-man is released. Raises RobotError if the device has gone."""
+
+    def keys(self) -> tuple[TeleopKey, ...]:
+        """Episode keys pressed since this was last asked, in their order; `read` notices them."""
 
     def close(self) -> None:
         """Release the device; safe to call twice."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TeleopInput:
-    """One input: a TCP twist in the base frame and the gripper opening asked for.
+    """One input while the dead-man is held.
 
-    twist: (6,) m/s and rad/s. gripper: 0 closed .. 1 open.
+    motion: what `kind` says, as in `TeleopCommand`. gripper: opening 0 closed .. 1 open, None to leave it as it is,
+    as a device must until the person has asked for something: else a take-over would drop what is held.
     """
 
-    __slots__ = ("gripper", "twist")
-
-    def __init__(self, twist: F64, gripper: float) -> None:
-        self.twist = np.asarray(twist, dtype=np.float64)
-        self.gripper = float(gripper)
+    motion: F64
+    gripper: float | None = None
+    kind: TeleopKind = "twist"

@@ -14,6 +14,8 @@
 | `runner` | runner | PUB | EpisodeStart, EpisodeStop, Event |
 | `heartbeat` | runner | PULL | Heartbeat |
 | `recorder` | recorder | PUB | Event |
+| `teleop` | teleoperator | PUB | TeleopCommand, Event |
+| `policy_console` | policy server | ROUTER | PolicyControl, PolicyControlReply |
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ NAMES = (
     "runner",
     "heartbeat",
     "recorder",
+    "teleop",
+    "policy_console",
 )
 """In the order of their ports."""
 
@@ -76,6 +80,8 @@ class Endpoints(Config):
     runner: str = ""
     heartbeat: str = ""
     recorder: str = ""
+    teleop: str = ""
+    policy_console: str = ""
 
     @model_validator(mode="before")
     @classmethod

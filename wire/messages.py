@@ -23,6 +23,9 @@ SafetyState = Literal["off", "ready", "active", "reduced", "hold", "protective_s
 
 ImageEncoding = Literal["raw", "jpeg", "png"]
 SetpointSource = Literal["policy", "teleop", "expert", "perturb", "replay", "hold", "home"]
+TeleopKind = Literal["twist", "offset", "joint_offset"]
+TeleopKey = Literal["start", "success", "fail", "redo", "delete", "give_back", "quit"]
+PolicyAction = Literal["status", "swap", "drain"]
 HostAction = Literal["enable", "disable", "reduce", "reset", "hold", "e_stop", "status", "shutdown"]
 
 
@@ -129,6 +132,24 @@ class Setpoint(Message, frozen=True, kw_only=True, tag="setpoint", eq=False):
     chunk_age_ns: int = -1
 
 
+class TeleopCommand(Message, frozen=True, kw_only=True, tag="teleop_command", eq=False):
+    """What a person asks of the controller, several times a second for as long as the device is there.
+
+    engaged: the dead-man is held; otherwise the arm is to stand still and `motion` counts for nothing.
+    motion: by `kind`, base frame: "twist" (6,) m/s and rad/s; "offset" (6,) m and rotation vector, how far the device
+    was moved since it was engaged; "joint_offset" (n,) rad, the same for the robot's joints.
+    gripper: opening 0..1, None to leave it as it is. keys: episode keys that were pressed since the last command.
+    """
+
+    seq: int
+    device: str
+    engaged: bool
+    kind: TeleopKind
+    motion: F64
+    gripper: float | None = None
+    keys: list[TeleopKey] = []
+
+
 class Intervention(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that safety changed: the rule, where, what was asked, what was allowed, the margin left.
 
@@ -217,6 +238,20 @@ class PolicyInfo(Message, frozen=True, kw_only=True, tag="policy_info", eq=False
     image_height: int
     image_width: int
     tokenizer_id: str
+
+
+class PolicyControl(Message, frozen=True, kw_only=True, tag="policy_control", eq=False):
+    """A request to a policy server's console: `status`, `drain`, or `swap` to the model named `policy`."""
+
+    action: PolicyAction
+    policy: str = ""
+
+
+class PolicyControlReply(Message, frozen=True, kw_only=True, tag="policy_control_reply", eq=False):
+    """The answer to a `PolicyControl`, in one line."""
+
+    ok: bool
+    text: str
 
 
 class ErrorReply(Message, frozen=True, kw_only=True, tag="error_reply", eq=False):

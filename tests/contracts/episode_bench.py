@@ -29,6 +29,7 @@ from reflexarc.wire.messages import (
     SimSteps,
     SimTruth,
     State,
+    TeleopCommand,
 )
 
 MS = 1_000_000
@@ -142,6 +143,15 @@ def every_message(seed: int = 0) -> list[tuple[str, Message]]:
         ),
         Event(
             **common, kind="underrun", source="controller", text="the chunk ran out", data={"age_ms": 12.5}
+        ),
+        TeleopCommand(
+            **common,
+            seq=1,
+            device="keyboard",
+            engaged=True,
+            kind="twist",
+            motion=random.normal(size=6),
+            keys=["start"],
         ),
         SimSteps(
             **common,

@@ -30,6 +30,8 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
     simple = {int: INT64, float: st.floats(), str: TEXT, bytes: st.binary(max_size=50), bool: st.booleans()}
     if hint in simple:
         return simple[hint]
+    if hint is type(None):
+        return st.none()
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return st.sampled_from(args)

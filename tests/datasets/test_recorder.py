@@ -42,6 +42,7 @@ SOURCE_OF = {
     "/chunk": "controller",
     "/observation": "controller",
     "/event": "controller",
+    "/teleop": "teleop",
     "/sim/initial": "arm_state",
     "/sim/steps": "arm_state",
     "/sim/truth": "arm_state",
