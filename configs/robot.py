@@ -10,7 +10,7 @@ from reflexarc.configs.base import Config
 
 
 class JointLimits(Config):
-    """Published limits of one joint. rad, rad/s, rad/s², rad/s³, N·m; `source` says where the numbers are from."""
+    """Published limits of one joint. rad, rad/s, rad/s², rad/s³, N·m, N·m/s; `source`: where the numbers are from."""
 
     name: str
     lower: float
@@ -19,6 +19,7 @@ class JointLimits(Config):
     acceleration: float = Field(gt=0)
     jerk: float = Field(gt=0)
     effort: float = Field(gt=0)
+    effort_rate: float = Field(gt=0)
     source: str = Field(min_length=8)
 
     @model_validator(mode="after")

@@ -164,13 +164,18 @@ class Intervention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SafetyReport(Message, frozen=True, kw_only=True, tag="safety_report", eq=False):
-    """What the safety filter did at one host tick; published when it did anything or changed state."""
+    """What the safety filter did at one host tick; published when it did anything or changed state.
+
+    speed_scale: how much of the motion that was asked for was allowed, along its own direction: 1 all of it, 0 none.
+    A controller slows its time by it instead of running ahead of an arm that is being limited.
+    """
 
     seq: int
     state: SafetyState
     previous_state: SafetyState
     interventions: list[Intervention]
     reason: str = ""
+    speed_scale: float = 1.0
 
 
 class Event(Message, frozen=True, kw_only=True, tag="event", eq=False):

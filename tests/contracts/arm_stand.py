@@ -148,6 +148,7 @@ def foreign_robot(path: Path, **changes: object) -> RobotConfig:
             acceleration=10.0,
             jerk=1000.0,
             effort=100.0,
+            effort_rate=1000.0,
             source="made up for a test",
         )
         for k in range(6)
