@@ -18,7 +18,8 @@ class ControllerConfig(Config):
     new chunk after this many policy steps of the present one (0: as soon as the last answer arrived).
     catch_up_speed: m/s that the TCP may go faster than its path to make up for what passed while the model thought;
     where that does not suffice it is late. hold_deceleration: m/s² of the TCP when a chunk has run out.
-    policy_timeout_s: an unanswered request is forgotten after this. ik_*: weights of the differential IK (mink).
+    policy_timeout_s: an unanswered request is forgotten after this. teleop_follow_s: a person's target is reached this
+    much later; teleop_speed m/s and teleop_acceleration m/s² bound the way there. ik_*: weights of the differential IK (mink).
     ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path (in joint space the robot's own limits hold instead).
     """
 
@@ -30,6 +31,9 @@ class ControllerConfig(Config):
     catch_up_speed: float = Field(default=0.5, gt=0)
     hold_deceleration: float = Field(default=1.0, gt=0)
     policy_timeout_s: float = Field(default=2.0, gt=0)
+    teleop_follow_s: float = Field(default=0.15, gt=0.02)
+    teleop_speed: float = Field(default=0.3, gt=0)
+    teleop_acceleration: float = Field(default=2.0, gt=0)
     ik_posture_cost: float = Field(default=1e-3, ge=0)
     ik_damping: float = Field(default=1e-6, ge=0)
     ruckig_velocity: float = Field(default=1.0, gt=0)

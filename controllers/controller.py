@@ -30,6 +30,7 @@ from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus, Solution
 from reflexarc.controllers.interpolate import Braking, CubicPath, LinearPath
 from reflexarc.controllers.jerk import JerkLimitedPath, MotionLimits
 from reflexarc.controllers.path import NS, Blend, Path, Sample, Stop, settle
+from reflexarc.controllers.steering import Steering
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import (
     F64,
@@ -42,6 +43,7 @@ from reflexarc.wire.messages import (
     Setpoint,
     SetpointSource,
     State,
+    TeleopCommand,
 )
 
 FOLLOWING: frozenset[SafetyState] = frozenset({"active", "reduced", "hold", "recovery"})
@@ -56,6 +58,8 @@ ASTRAY_RAD = 0.05
 """A host whose command is further than this from every recent setpoint does not follow: go on from where it is."""
 RESUME_S = 0.2
 """Time over which the path is taken up again from there."""
+TELEOP_SILENT_NS = 200_000_000
+"""A person's input counts for no longer than this: a device or a process that is gone is a hold."""
 MISSED_TICKS = 10
 """A target that the IK has missed for so long is told."""
 LONGEST_PERIOD = 5
@@ -81,7 +85,7 @@ class ChunkStatus(enum.Enum):
     REJECTED = "rejected"  # does not fit the spec, or is not finite
     STALE = "stale"  # all its waypoints are past
     UNEXPECTED = "unexpected"  # answers no open request
-    IGNORED = "ignored"  # the robot host follows nobody
+    IGNORED = "ignored"  # the robot host follows nobody, or a person is in control
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +158,7 @@ class Controller:
         self._robot_name = robot.name
         self._joint_count = len(robot.joints)
         self._motion_limits = _motion_limits(config, robot, self._space)
+        self._steering = Steering(config, robot, self._space, self._kinematics)
         self._setpoint_seq = 0
         self.reset("", "")
 
@@ -171,6 +176,9 @@ class Controller:
         self._request: _Request | None = None
         self._policy_lost = False
         self._misfit_told = False
+        self._person = False
+        self._resuming = False
+        self._source = ""
         self._events: list[Event] = []
         self._drop_plan()
 
@@ -192,7 +200,9 @@ class Controller:
 
     def observation(self, now_ns: int) -> Observation | None:
         """What to ask the policy now, or None: no new pictures, a request is open, or no chunk is due yet."""
-        if self._request is not None or not self._states or self._states[-1].safety not in FOLLOWING:
+        if self._person or self._request is not None or not self._states:
+            return None
+        if self._states[-1].safety not in FOLLOWING:
             return None
         t_obs = self._new_pictures_ns()
         if t_obs is None or not self._chunk_is_due(t_obs):
@@ -217,6 +227,8 @@ class Controller:
 
     def on_chunk(self, chunk: ActionChunk, now_ns: int) -> ChunkStatus:
         """Take the policy's answer. Whatever is wrong with it is told by an event; the arm goes on as it was."""
+        if self._person:
+            return ChunkStatus.IGNORED
         request = self._request
         if request is None or chunk.obs_seq != request.seq or chunk.session not in ("", self._session):
             text = (
@@ -244,6 +256,25 @@ class Controller:
         self._tell(
             now_ns, "policy_error", f"the policy server refused observation {reply.obs_seq}: {reply.text}"
         )
+
+    def on_teleop(self, command: TeleopCommand, now_ns: int) -> None:
+        """Take a person's input. The first one that is engaged takes the arm over, until a `give_back`.
+
+        Meanwhile no policy is asked; a person who lets go, or whose device falls silent, leaves the arm at rest.
+        """
+        if self._path is None or self._states[-1].safety not in FOLLOWING:
+            self._steering.release()
+            return
+        refused = self._steering.refusal(command) if command.engaged else ""
+        if refused:
+            self._tell(now_ns, "teleop_rejected", f"input {command.seq} of {command.device}: {refused}")
+            return
+        if command.engaged and not self._person:
+            self._person, self._request = True, None
+        if self._person and "give_back" in command.keys:
+            self._give_back(now_ns)
+        elif self._person:
+            self._steer(command, now_ns)
 
     def forget_request(self, now_ns: int, why: str) -> None:
         """Give the open request up, because the policy server seems gone; told once, until it answers again."""
@@ -360,7 +391,7 @@ class Controller:
     # Chunks
 
     def _accept(self, chunk: ActionChunk, request: _Request, now_ns: int) -> ChunkStatus:
-        start_ns = now_ns if self._on_arrival else chunk.t_obs_ns
+        start_ns = now_ns if self._on_arrival or self._resuming else chunk.t_obs_ns
         actions, text = clip_to_bounds(chunk.actions, self._spec)
         if text:
             self._tell(now_ns, "chunk_clipped", f"chunk {chunk.obs_seq} of {chunk.model_id}: {text}")
@@ -381,6 +412,8 @@ class Controller:
         self._plan = _Plan(chunk.obs_seq, chunk.t_obs_ns, knots, chunk.source)
         self._underrun_told = self._on_arrival
         self._arrived = False
+        self._resuming = False
+        self._hand_control_to(chunk.source, now_ns)
         return ChunkStatus.ACCEPTED
 
     def _joined(self, knots: Knots, ahead: int, join_ns: int) -> Path:
@@ -481,6 +514,53 @@ class Controller:
         pose, twist = self._kinematics.forward(joints), self._kinematics.twist(joints, speeds)
         return Sample(pose[:3], pose[3:], twist[:3], twist[3:])
 
+    # A person in control
+
+    def _steer(self, command: TeleopCommand, now_ns: int) -> None:
+        """Go on as the person asks; without a dead-man, brake and stand. Either way the setpoints are the person's."""
+        join_ns = max(now_ns, self._last_due_ns)
+        present = self._present_path(join_ns).sample(join_ns)
+        if command.engaged:
+            commanded = self._commanded(self._states[-1], at_rest=True)
+            knots = self._steering.knots(command, present, commanded, self._joints, self._gripper, join_ns)
+            self._path = self._steering.path(knots)
+            self._arrived = False
+        else:
+            self._steering.release()
+            knots = self._steering.standing(present, self._gripper, join_ns)
+            self._brake(join_ns)
+        knots = dataclasses.replace(knots, step_ns=TELEOP_SILENT_NS)
+        self._plan = _Plan(-1, command.t_ns, knots, "teleop")
+        self._underrun_told = False
+        self._hand_control_to("teleop", now_ns)
+
+    def _give_back(self, now_ns: int) -> None:
+        """Brake; pictures taken from when the arm stands are the policy's to answer.
+
+        While it stands nothing is missed, so the policy's first chunk begins on arrival: there is nothing to catch up
+        with, and the motion starts as softly as the chunk does.
+        """
+        self._steering.release()
+        self._person, self._plan = False, None
+        self._brake(max(now_ns, self._last_due_ns))
+        assert self._path is not None
+        self._seen_ns = max(self._seen_ns, now_ns, self._path.rest_ns)
+        self._resuming = True
+        self._hand_control_to("hold", now_ns)
+
+    def _brake(self, join_ns: int) -> None:
+        """Bring the present motion to rest, unless it is."""
+        assert self._path is not None
+        if join_ns < self._path.rest_ns:
+            self._path = self._braking.stop(self._present_path(join_ns).sample(join_ns), join_ns)
+            self._arrived = False
+
+    def _hand_control_to(self, source: SetpointSource, now_ns: int) -> None:
+        """Put on record who is in control from now on."""
+        if source != self._source:
+            self._source = source
+            self._tell(now_ns, "control", "", source=source)
+
     # When to look
 
     def _new_pictures_ns(self) -> int | None:
@@ -530,6 +610,11 @@ class Controller:
         if plan is None or self._underrun_told or due_ns <= plan.knots.end_ns:
             return
         self._underrun_told = True
+        if plan.source == "teleop":
+            self._brake(due_ns)
+            text = f"no input from the teleoperator for {TELEOP_SILENT_NS * 1e-6:.0f} ms; braking to a hold"
+            self._tell(now_ns, "teleop_silent", text)
+            return
         self._tell(
             now_ns,
             "underrun",
@@ -545,8 +630,7 @@ class Controller:
                 now_ns, f"ik_{found.status.value}", f"{text}: out of reach, or faster than the joints are"
             )
 
-    def _tell(self, now_ns: int, kind: str, text: str, peer: str = "") -> None:
-        data: dict[str, str | float | int | bool] = {"peer": peer} if peer else {}
+    def _tell(self, now_ns: int, kind: str, text: str, **data: str | float | int | bool) -> None:
         event = Event(t_ns=now_ns, clock=self._clock, kind=kind, source="controller", text=text, data=data)
         self._events.append(event)
 

@@ -18,7 +18,7 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError, WireError
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.controllers.controller import ChunkStatus, Controller
+from reflexarc.controllers.controller import Controller
 from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -32,6 +32,7 @@ from reflexarc.wire.messages import (
     PolicyInfoRequest,
     SafetyReport,
     State,
+    TeleopCommand,
 )
 from reflexarc.wire.sockets import Heartbeats, Publisher, Push, Requester, Socket, Subscriber
 
@@ -53,9 +54,12 @@ def run_controller(
     endpoints: Endpoints,
     *,
     policy_wait_s: float = 180.0,
+    steering: ActionSpec | None = None,
     stop: threading.Event | None = None,
 ) -> None:
     """Run until SIGTERM (or `stop`). Asks the policy server first what it emits and which cameras it needs.
+
+    steering: the space that a person steers in where there is no policy; then no policy server is asked.
 
     Raises ControlError naming the policy server if it does not answer within `policy_wait_s`, or if its action space
     does not fit `robot`; WireError if a socket cannot be opened.
@@ -63,8 +67,11 @@ def run_controller(
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    process = ControllerProcess(config, endpoints)
+    process = ControllerProcess(config, endpoints, has_policy=steering is None)
     try:
+        if steering is not None:
+            process.run(Controller(config, robot, steering, (), "monotonic"), stop.is_set)
+            return
         info = process.ask_policy(policy_wait_s, stop.is_set)
         if info is not None:
             process.run(_controller(config, robot, info), stop.is_set)
@@ -75,8 +82,9 @@ def run_controller(
 class ControllerProcess:
     """The sockets of one controller, and its loop."""
 
-    def __init__(self, config: ControllerConfig, endpoints: Endpoints) -> None:
+    def __init__(self, config: ControllerConfig, endpoints: Endpoints, *, has_policy: bool = True) -> None:
         """Raises WireError naming the endpoint that is occupied."""
+        self._has_policy = has_policy
         self._period_ns = config.tick_ns
         self._policy_address = endpoints.policy
         self._sockets: list[Socket] = []
@@ -89,13 +97,13 @@ class ControllerProcess:
         self._policy = self._keep(
             Requester(endpoints.policy, ActionChunk, PolicyInfo, ErrorReply, name="policy server")
         )
+        self._teleop = self._keep(Subscriber(endpoints.teleop, TeleopCommand, Event, name="teleoperator"))
         self._setpoints = self._keep(Push(endpoints.setpoint, name="setpoint", queue=2))
         self._heartbeats = Heartbeats(endpoints.heartbeat, PEER)
         self._lateness = Histogram(late_ns=self._period_ns // 2)
         self._work = Histogram(late_ns=self._period_ns)
         self._overruns = 0
         self._asking = False
-        self._source = ""
         self._state_ns = -1
         self._host_lost = False
 
@@ -170,6 +178,9 @@ class ControllerProcess:
         for frame in self._frames.drain():
             controller.on_frame(frame)
         self._hear_policy(controller, now_ns)
+        for message in self._teleop.drain():
+            if isinstance(message, TeleopCommand):
+                controller.on_teleop(message, now_ns)
         self._ask(controller, now_ns)
         tick = controller.tick(now_ns)
         if tick.setpoint is not None:
@@ -183,8 +194,7 @@ class ControllerProcess:
         for message in self._runner.drain():
             if isinstance(message, EpisodeStart):
                 controller.reset(message.instruction, message.session)
-                self._asking = True
-                self._source = ""
+                self._asking = self._has_policy
                 gc.collect()
             elif isinstance(message, EpisodeStop):
                 self._asking = False
@@ -192,11 +202,8 @@ class ControllerProcess:
     def _hear_policy(self, controller: Controller, now_ns: int) -> None:
         for answer in self._policy.poll():
             if isinstance(answer, ActionChunk):
-                accepted = controller.on_chunk(answer, now_ns) is ChunkStatus.ACCEPTED
+                controller.on_chunk(answer, now_ns)
                 self._out.send(answer)
-                if accepted and answer.source != self._source:
-                    self._source = answer.source
-                    self._tell(now_ns, "control", "", source=answer.source)
             elif isinstance(answer, ErrorReply):
                 controller.on_error(answer, now_ns)
 

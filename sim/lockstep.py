@@ -29,7 +29,6 @@ from reflexarc.wire.contracts import Policy
 from reflexarc.wire.messages import (
     ActionChunk,
     EpisodeStart,
-    Event,
     HostRequest,
     Message,
     Setpoint,
@@ -107,7 +106,6 @@ class LockstepSession:
         self._answers: list[tuple[int, int, ActionChunk]] = []
         self._order = itertools.count()
         self._frame_seq = 0
-        self._source = ""
         self._chunks = 0
         self._interventions = 0
         self._rules: set[str] = set()
@@ -200,12 +198,6 @@ class LockstepSession:
         while self._answers and self._answers[0][0] <= now:
             chunk = self._send("/chunk", heapq.heappop(self._answers)[2])
             self._chunks += 1
-            if chunk.source != self._source:
-                self._source = chunk.source
-                event = Event(
-                    t_ns=now, clock="virtual", kind="control", source="runner", data={"source": chunk.source}
-                )
-                self._publish("/event", event)
             self._controller.on_chunk(chunk, now)
 
     def _control(self, now: int) -> None:

@@ -22,10 +22,12 @@ from reflexarc.wire.messages import (
     SafetyState,
     Setpoint,
     State,
+    TeleopCommand,
 )
 
 HOST_NS = 5_000_000
 CONTROL_NS = 10_000_000
+TELEOP_NS = 20_000_000
 STEP_NS = 100_000_000
 STEP_S = 0.1
 
@@ -141,6 +143,7 @@ class Rig:
         self.cameras = cameras
         self.picture_delay_ns = picture_delay_ns
         self.mute = False
+        self.person: Callable[[int], TeleopCommand | None] = lambda now_ns: None
         self.now_ns = 0
         self.log = Drive()
         self._setpoint: Setpoint | None = None
@@ -165,6 +168,9 @@ class Rig:
         if now % CONTROL_NS == 0:
             self._ask(now)
             self._deliver(now)
+            command = self.person(now) if now % TELEOP_NS == 0 else None
+            if command is not None:
+                controller.on_teleop(command, now)
             tick = controller.tick(now)
             log.statuses.append(tick.status)
             log.events.extend(tick.events)

@@ -281,7 +281,7 @@ def test_after_a_bad_chunk_the_policy_is_asked_again() -> None:
 def test_values_beyond_the_spec_are_clipped_and_told() -> None:
     rig = Rig(lambda _: moves(4, (0.0,), gripper=3.0))
     log = rig.run(0.1)
-    assert log.kinds() == ["chunk_clipped"]
+    assert log.kinds() == ["chunk_clipped", "control"]
     assert {setpoint.gripper for setpoint in log.setpoints} == {1.0}
 
 
