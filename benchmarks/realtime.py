@@ -10,18 +10,22 @@ Example: python benchmarks/realtime.py --rounds 5 --seconds 60 --json runs/realt
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import itertools
 import json
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -38,14 +42,23 @@ from reflexarc.stack import (
     start_server,
     start_simulated_robot,
 )
-from reflexarc.wire.clock import Histogram, Rate, loop_stats, prefer_this_process
+from reflexarc.wire.clock import (
+    HOST_PRIORITY,
+    Histogram,
+    Rate,
+    give_way_to_loops,
+    loop_stats,
+    prefer_this_process,
+)
+from reflexarc.wire.images import encode_image
+from reflexarc.wire.messages import Observation, PolicyInfo, State
 
 LOOPS = ("host", "controller")
 
 
 def bare_loop(period_ns: int, seconds: float, out: Queue[dict[str, Any]]) -> None:
     """Sleep to deadlines for `seconds` and send the figures, as the real loops count them."""
-    prefer_this_process()
+    prefer_this_process(HOST_PRIORITY)
     gc.collect()
     gc.freeze()
     rate, lateness = Rate(period_ns), Histogram(late_ns=period_ns // 2)
@@ -53,6 +66,60 @@ def bare_loop(period_ns: int, seconds: float, out: Queue[dict[str, Any]]) -> Non
     while time.monotonic() < end:
         lateness.add(rate.sleep())
     out.put(loop_stats(lateness, Histogram(), rate.overruns))
+
+
+def busy_policy(policy: str, stop: Event) -> None:
+    """Answer the same grey pictures over and over, with the priority of a policy server, until `stop`."""
+    from reflexarc.policies import open_policy
+
+    give_way_to_loops()
+    model = open_policy(policy)
+    observation = grey_observation(model.info)
+    while not stop.is_set():
+        model.act(observation)
+
+
+def grey_observation(info: PolicyInfo) -> Observation:
+    """What a policy needs to be asked, of an arm at rest before grey cameras."""
+    image = np.full((info.image_height, info.image_width, 3), 128, dtype=np.uint8)
+    still, pose = np.zeros(7), np.array([0.5, 0.0, 0.3, 0.0, 1.0, 0.0, 0.0])
+    state = State(
+        t_ns=0,
+        seq=0,
+        t_state_ns=0,
+        joint_position=still,
+        joint_velocity=still,
+        joint_effort=still,
+        joint_position_commanded=still,
+        joint_velocity_commanded=still,
+        pose_base_tcp=pose,
+        pose_base_tcp_commanded=pose,
+        wrench_tcp=np.zeros(6),
+        gripper=1.0,
+        gripper_commanded=1.0,
+        safety="active",
+    )
+    frames = {name: encode_image(image, camera=name, seq=0, t_capture_ns=0) for name in info.cameras}
+    return Observation(
+        t_ns=0, seq=0, t_obs_ns=0, state=state, images=frames, instruction="reach the red ball"
+    )
+
+
+@contextlib.contextmanager
+def busy(policy: str, *, wanted: bool) -> Iterator[None]:
+    """A `busy_policy` in a process of its own while the block runs, if `wanted`."""
+    if not wanted:
+        yield
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    process = context.Process(target=busy_policy, args=(policy, stop))
+    process.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        process.join()
 
 
 def run_bare(period_ns: int, seconds: float) -> dict[str, Any]:
@@ -118,20 +185,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--policy", default="reflexarc-tiny")
     parser.add_argument("--task", default="place")
+    parser.add_argument("--busy", action="store_true", help="another policy keeps the cores busy")
     parser.add_argument("--json", type=Path, default=Path("runs/realtime.json"))
     args = parser.parse_args()
     setup, console = load_setup(), Console()
     folder = Path("runs") / f"realtime-{time.strftime('%Y%m%d-%H%M%S')}"
     bare: dict[str, list[dict[str, Any]]] = {"host": [], "controller": []}
     stack: list[dict[str, Any]] = []
-    for number in range(args.rounds):
-        bare["host"].append(run_bare(setup.robot.tick_ns, args.seconds))
-        stack.append(run_stack(setup, args.policy, args.task, args.seconds, folder / str(number)))
-        bare["controller"].append(run_bare(setup.controller.tick_ns, args.seconds))
-        console.print(f"round {number + 1} of {args.rounds} done")
+    with busy(args.policy, wanted=args.busy):
+        for number in range(args.rounds):
+            bare["host"].append(run_bare(setup.robot.tick_ns, args.seconds))
+            stack.append(run_stack(setup, args.policy, args.task, args.seconds, folder / str(number)))
+            bare["controller"].append(run_bare(setup.controller.tick_ns, args.seconds))
+            console.print(f"round {number + 1} of {args.rounds} done")
     shares = {f"bare at the {name}'s rate": late_share(rows) for name, rows in bare.items()}
     shares |= {name: late_share([row["loops"][name] for row in stack]) for name in LOOPS}
-    table = Table(title=f"late ticks, {args.rounds} rounds of {args.seconds:.0f} s in turns")
+    beside = ", beside a busy policy" if args.busy else ""
+    table = Table(title=f"late ticks, {args.rounds} rounds of {args.seconds:.0f} s in turns{beside}")
     for column in ("loop", "late ticks", "against bare"):
         table.add_column(column, justify="left" if column == "loop" else "right")
     for name, share in shares.items():
@@ -143,7 +213,9 @@ def main() -> None:
     console.print(table)
     console.print(f"policy: {sum(row['policy_hz'] for row in stack) / len(stack):.1f} Hz")
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps({"late_share": shares, "bare": bare, "stack": stack}, indent=2) + "\n")
+    args.json.write_text(
+        json.dumps({"busy": args.busy, "late_share": shares, "bare": bare, "stack": stack}, indent=2) + "\n"
+    )
     console.print(f"figures: {args.json}")
 
 

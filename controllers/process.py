@@ -19,7 +19,14 @@ from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError, WireError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.controllers.controller import Controller
-from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
+from reflexarc.wire.clock import (
+    CONTROLLER_PRIORITY,
+    Histogram,
+    Rate,
+    loop_stats,
+    monotonic_ns,
+    prefer_this_process,
+)
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
     ActionChunk,
@@ -131,7 +138,7 @@ class ControllerProcess:
         """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
         self._drop_backlog(controller)
         _rest_garbage_collector()
-        prefer_this_process()
+        prefer_this_process(CONTROLLER_PRIORITY)
         origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)
         try:

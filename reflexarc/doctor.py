@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
-from reflexarc.wire.clock import prefer_this_process
+from reflexarc.wire.clock import HOST_PRIORITY, prefer_this_process
 from reflexarc.wire.endpoints import NAMES, Endpoints
 
 Status = Literal["ok", "warn", "fail"]
@@ -182,7 +182,7 @@ def check_clock() -> Check:
 def check_priority() -> Check:
     """Whether loops with deadlines may run before other programs; asked by a thread that ends at once."""
     granted: list[str] = []
-    thread = threading.Thread(target=lambda: granted.append(prefer_this_process()))
+    thread = threading.Thread(target=lambda: granted.append(prefer_this_process(HOST_PRIORITY)))
     thread.start()
     thread.join()
     if granted == ["fifo"]:

@@ -21,7 +21,7 @@ import msgspec
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.host import RobotHost
-from reflexarc.wire.clock import Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
+from reflexarc.wire.clock import HOST_PRIORITY, Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, HostRequest, Message, Setpoint
@@ -68,7 +68,7 @@ def run_host(
         host = RobotHost(robot, config, safety, "monotonic")
         host.restart(monotonic_ns())
         stack.enter_context(_quiet_garbage_collector())
-        prefer_this_process()
+        prefer_this_process(HOST_PRIORITY)
         return _Loop(host, config, sockets, stop).run()
 
 

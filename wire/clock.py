@@ -117,7 +117,14 @@ class Histogram:
         return result
 
 
-def prefer_this_process(priority: int = 10, niceness: int = -10) -> str:
+HOST_PRIORITY = 30
+CONTROLLER_PRIORITY = 20
+ARM_PRIORITY = 10
+"""Of SCHED_FIFO: safety before control, and control before the simulator, which takes tens of milliseconds for a new
+scene (a real arm would have its own computer)."""
+
+
+def prefer_this_process(priority: int, niceness: int = -10) -> str:
     """Ask that this thread, a loop with deadlines, runs before others. What was granted: `fifo`, `nice` or `none`.
 
     SCHED_FIFO (sched(7)) runs it at once when it wakes; the kernel still leaves 5% to everything else, so a loop that

@@ -56,7 +56,7 @@ def test_figures_that_cannot_be_written_are_an_error(monkeypatch: pytest.MonkeyP
 
 
 def test_loops_without_priority_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "prefer_this_process", lambda: "none")
+    monkeypatch.setattr(doctor, "prefer_this_process", lambda _: "none")
     check = doctor.check_priority()
     assert check.status == "warn"
     assert "rtprio" in check.cure

@@ -124,10 +124,10 @@ def in_thread(call: Callable[[], object]) -> list[object]:
 
 
 def test_a_loop_runs_before_others_as_far_as_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    granted, policy = in_thread(clock.prefer_this_process)
+    granted, policy = in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY))
     assert (granted == "fifo") == (policy == os.SCHED_FIFO)
     monkeypatch.setattr(os, "sched_setscheduler", denied)
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
-    assert in_thread(clock.prefer_this_process) == ["nice", os.SCHED_OTHER]
+    assert in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY)) == ["nice", os.SCHED_OTHER]
     monkeypatch.setattr(os, "setpriority", denied)
-    assert in_thread(clock.prefer_this_process) == ["none", os.SCHED_OTHER]
+    assert in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY)) == ["none", os.SCHED_OTHER]
