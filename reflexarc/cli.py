@@ -22,6 +22,7 @@ from reflexarc.commands.config import config
 from reflexarc.commands.demo import demo
 from reflexarc.commands.doctor import doctor
 from reflexarc.commands.evaluate import evaluate
+from reflexarc.commands.policy import policy
 from reflexarc.commands.replay import replay
 from reflexarc.commands.robot import robot
 from reflexarc.commands.run import run
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "collect": collect,
     "train": train,
     "serve": serve,
+    "policy": policy,
     "robot": robot,
     "run": run,
     "replay": replay,

@@ -27,6 +27,7 @@ class Processes:
         self.log_dir = log_dir
         log_dir.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, BaseProcess] = {}
+        self._started: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def __enter__(self) -> Processes:
         return self
@@ -46,6 +47,7 @@ class Processes:
         )
         process.start()
         self._running[name] = process
+        self._started[name] = ((target, *args), kwargs)
 
     def pid(self, name: str) -> int:
         """Process id of a running process."""
@@ -56,6 +58,10 @@ class Processes:
     def dead(self) -> list[str]:
         """Names of the processes that have ended."""
         return [name for name, process in self._running.items() if not process.is_alive()]
+
+    def restart(self, name: str) -> None:
+        """Run again what was started as `name` and has ended."""
+        self.start(name, *self._started[name][0], **self._started[name][1])
 
     def check(self) -> None:
         """Raise RobotError naming a process that has died, with the last line it wrote."""

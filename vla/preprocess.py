@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,6 +29,12 @@ class Raw:
     words: NDArray[np.int64]
     proprio: F64
     tcp: F64
+
+
+def concatenate(rows: Sequence[Raw]) -> Raw:
+    """Several batches as one, in order."""
+    fields = [field.name for field in dataclasses.fields(Raw)]
+    return Raw(**{name: np.concatenate([getattr(row, name) for row in rows]) for name in fields})
 
 
 def proprio_features(

@@ -1,4 +1,4 @@
-"""A checkpoint as a `Policy`: one observation in, one chunk of decoded and binned actions out."""
+"""A checkpoint as a `Policy`: observations in, for each one chunk of decoded and binned actions out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from reflexarc.configs.errors import PolicyError, WireError, unknown
+from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unknown
 from reflexarc.vla.checkpoint import Checkpoint
-from reflexarc.vla.inputs import Inputs
-from reflexarc.vla.preprocess import Raw, proprio_features, to_inputs
+from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
@@ -52,8 +52,31 @@ class VlaPolicy:
         Raises PolicyError on a missing camera, a wrong image size, an instruction that is too long or a state that is
         not finite.
         """
+        answer = self.act_batch([observation])[0]
+        if isinstance(answer, ReflexarcError):
+            raise answer
+        return answer
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        """Answers to several observations from one pass of the model; those that `act` would refuse get the error."""
         began = time.perf_counter_ns()
-        inputs = self._inputs(observation)
+        answers: list[ActionChunk | ReflexarcError | None] = [None] * len(observations)
+        rows: list[Raw] = []
+        for index, observation in enumerate(observations):
+            try:
+                rows.append(self._raw(observation))
+            except PolicyError as error:
+                answers[index] = error
+        good = [index for index, answer in enumerate(answers) if answer is None]
+        if rows:
+            chunks = self._run([observations[index] for index in good], rows, began)
+            for index, chunk in zip(good, chunks, strict=True):
+                answers[index] = chunk
+        return [answer for answer in answers if answer is not None]
+
+    def _run(self, observations: list[Observation], rows: list[Raw], began: int) -> list[ActionChunk]:
+        """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
+        inputs = to_inputs(concatenate(rows), self._checkpoint.stats)
         prepared = time.perf_counter_ns()
         with torch.inference_mode():
             tokens, keep = self._model.see(inputs)
@@ -61,28 +84,34 @@ class VlaPolicy:
             prefix, plan, _ = self._model.think(inputs, tokens, keep)
             thought = time.perf_counter_ns()
             readout = self._checkpoint.config.model.head.readout
-            bins = self._model.head.decode(self._model.trunk, prefix, plan, readout)[0].numpy()
-        actions = self._checkpoint.actions.decode(bins)
+            bins = self._model.head.decode(self._model.trunk, prefix, plan, readout).numpy()
         done = time.perf_counter_ns()
+        latency = {
+            "preprocess": prepared - began,
+            "vision": seen - prepared,
+            "prefix": thought - seen,
+            "action": done - thought,
+        }
+        return [self._chunk(each, row, latency) for each, row in zip(observations, bins, strict=True)]
+
+    def _chunk(
+        self, observation: Observation, bins: NDArray[np.int64], latency_ns: dict[str, int]
+    ) -> ActionChunk:
+        """The answer in the units of the action space. bins: (H, D)."""
         first = self._model.trunk.words
         return ActionChunk(
             t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=actions,
+            actions=self._checkpoint.actions.decode(bins),
             bins=bins.astype(np.int16),
             policy_tokens=[first + int(bin_) for bin_ in bins.flatten()],
             tokenizer_id=self._info.tokenizer_id,
             step_ns=self._checkpoint.spec.step_ns,
             spec_id=self._checkpoint.spec.id,
             model_id=self._checkpoint.model_id,
-            latency_ns={
-                "preprocess": prepared - began,
-                "vision": seen - prepared,
-                "prefix": thought - seen,
-                "action": done - thought,
-            },
+            latency_ns=latency_ns,
             session=observation.session,
         )
 
@@ -96,7 +125,8 @@ class VlaPolicy:
         with torch.inference_mode():
             self._model.act(to_inputs(raw, self._checkpoint.stats))
 
-    def _inputs(self, observation: Observation) -> Inputs:
+    def _raw(self, observation: Observation) -> Raw:
+        """A batch of one."""
         checkpoint = self._checkpoint
         state = observation.state
         proprio = proprio_features(
@@ -112,11 +142,9 @@ class VlaPolicy:
             raise PolicyError("the observation's state holds values that are not finite")
         images = np.stack([self._image(observation, name) for name in checkpoint.config.model.cameras])
         words = checkpoint.words.encode(observation.instruction)
-        return to_inputs(Raw(images[None], words[None], proprio, tcp), checkpoint.stats)
+        return Raw(images[None], words[None], proprio, tcp)
 
-    def _image(
-        self, observation: Observation, camera: str
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _image(self, observation: Observation, camera: str) -> NDArray[np.uint8]:
         size = self._checkpoint.config.model.image_size
         if camera not in observation.images:
             missing = unknown("camera", camera, observation.images)

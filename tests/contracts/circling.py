@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from reflexarc.configs.action import tcp_delta_spec
-from reflexarc.vla.server import run_server
+from reflexarc.vla.serving.server import run_server
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
 

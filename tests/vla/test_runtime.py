@@ -9,12 +9,13 @@ import pytest
 from contracts.toy_policy import HORIZON, toy_checkpoint, toy_data, toy_observation
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
-from reflexarc.vla.preprocess import proprio_features
+from reflexarc.vla.preprocess import proprio_features, to_inputs
 from reflexarc.vla.runtime import VlaPolicy
 from reflexarc.vla.train.batch import Batches
 from reflexarc.wire import geometry
 from reflexarc.wire.codec import decode, encode
 from reflexarc.wire.contracts import Policy
+from reflexarc.wire.messages import ActionChunk
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +69,25 @@ def test_an_observation_becomes_what_the_model_was_trained_on() -> None:
     )
     gripper = float(data.gripper_commanded[5])
     state = msgspec.structs.replace(observation.state, gripper=gripper, gripper_commanded=gripper)
-    acted = VlaPolicy(checkpoint)._inputs(msgspec.structs.replace(observation, state=state))
+    acted = to_inputs(
+        VlaPolicy(checkpoint)._raw(msgspec.structs.replace(observation, state=state)), checkpoint.stats
+    )
     for name in ("images", "words", "proprio", "tcp"):
         assert np.allclose(getattr(trained, name), getattr(acted, name), atol=1e-6), name
+
+
+def test_a_batch_is_answered_as_each_alone_would_be(policy: VlaPolicy) -> None:
+    words = ("reach the red ball", "lift it", "push the blue block to the left")
+    asked = [toy_observation(seq=seq, instruction=text) for seq, text in enumerate(words)]
+    bad = toy_observation(seq=9, size=48)
+    answers = policy.act_batch([asked[0], bad, *asked[1:]])
+    assert isinstance(answers[1], PolicyError)
+    for observation, answer in zip(asked, [answers[0], *answers[2:]], strict=True):
+        alone = policy.act(observation)
+        assert isinstance(answer, ActionChunk)
+        assert answer.obs_seq == observation.seq
+        # Sums over a batch round differently: where two bins are as good as equal the neighbour may win.
+        assert np.abs(answer.bins.astype(int) - alone.bins).max() <= 1
 
 
 def test_rotation_features_are_columns_of_the_rotation_matrix() -> None:

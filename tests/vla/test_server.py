@@ -7,24 +7,33 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
 
 from contracts.toy_policy import toy_checkpoint, toy_observation
 from reflexarc.configs.errors import PolicyError, WireError
+from reflexarc.configs.serving import ServingConfig
 from reflexarc.vla.checkpoint import save_checkpoint
 from reflexarc.vla.runtime import VlaPolicy
-from reflexarc.vla.server import ServerSummary, run_server
+from reflexarc.vla.serving.replicas import replica_endpoints, replica_name, run_relay
+from reflexarc.vla.serving.server import ServerSummary, run_server
+from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
     ActionChunk,
     ErrorReply,
     Message,
     Observation,
+    PolicyAction,
+    PolicyControl,
+    PolicyControlReply,
     PolicyInfo,
     PolicyInfoRequest,
 )
@@ -36,13 +45,14 @@ class SlowPolicy:
 
     def __init__(self, seconds: float) -> None:
         self._policy = VlaPolicy(toy_checkpoint())
+        self.told = self._policy.info
         self._seconds = seconds
         self.seen: list[int] = []
         self.resets: list[str] = []
 
     @property
     def info(self) -> PolicyInfo:
-        return self._policy.info
+        return self.told
 
     def reset(self, session: str) -> None:
         self.resets.append(session)
@@ -52,29 +62,71 @@ class SlowPolicy:
         time.sleep(self._seconds)
         if observation.seq == 13:
             raise PolicyError("13 brings bad luck")
-        return self._policy.act(observation)
+        return msgspec.structs.replace(self._policy.act(observation), model_id=self.told.model_id)
 
 
 class Running:
     """A server in a thread."""
 
-    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
-        self.endpoints = Endpoints(policy=f"ipc://{folder}/policy", heartbeat=f"ipc://{folder}/heartbeat")
+    def __init__(
+        self,
+        folder: Path,
+        seconds: float = 0.0,
+        *,
+        policy: Policy | None = None,
+        config: ServingConfig | None = None,
+        load: Callable[[str], Policy] | None = None,
+    ) -> None:
+        self.endpoints = Endpoints(
+            policy=f"ipc://{folder}/policy",
+            policy_console=f"ipc://{folder}/console",
+            heartbeat=f"ipc://{folder}/heartbeat",
+        )
         self.policy = SlowPolicy(seconds)
+        self._served, self._config, self._load = policy or self.policy, config, load
         self.said: list[str] = []
         self.summary = ServerSummary()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        self.summary = run_server(self.policy, self.endpoints, stop=self._stop, say=self.said.append)
+        self.summary = run_server(
+            self._served,
+            self.endpoints,
+            config=self._config,
+            load=self._load,
+            http_port=0,
+            stop=self._stop,
+            say=self.said.append,
+        )
 
     def client(self) -> Requester[Message]:
         """A client that has been heard once, so that what it sends next is not lost to connecting."""
         client: Requester[Message] = Requester(self.endpoints.policy, Message)
         client.request(PolicyInfoRequest(t_ns=0), 10.0)
         return client
+
+    def control(self, action: PolicyAction, name: str = "") -> PolicyControlReply:
+        """What the server's console answers."""
+        with Requester(self.endpoints.policy_console, PolicyControlReply) as console:
+            return console.request(PolicyControl(t_ns=0, action=action, policy=name), 5.0)
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body of a page."""
+        address = (
+            next(line for line in self.said if line.startswith("metrics")).split()[1].split("/metrics")[0]
+        )
+        try:
+            with urllib.request.urlopen(address + path.rstrip(","), timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ended(self, timeout_s: float) -> bool:
+        """Whether it ends by itself."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def close(self) -> None:
         self._stop.set()
@@ -134,7 +186,7 @@ def test_the_same_trouble_is_said_once(server: Running) -> None:
             client.send(toy_observation(seq=seq, size=16))
             reply = collect(client, 1)[0]
             assert isinstance(reply, ErrorReply)
-    assert len(server.said) == 1
+    assert len([line for line in server.said if "refused" in line]) == 1
 
 
 def test_only_the_newest_waiting_observation_of_a_client_is_answered(tmp_path: Path) -> None:
@@ -175,6 +227,119 @@ def test_an_error_of_the_policy_is_an_answer(server: Running) -> None:
         assert isinstance(client.request(toy_observation(seq=14), 5.0), ActionChunk)
 
 
+def test_robots_that_ask_together_are_answered_together(tmp_path: Path) -> None:
+    policy = VlaPolicy(toy_checkpoint())
+    running = Running(tmp_path, policy=policy, config=ServingConfig(max_batch=8, max_wait_s=0.05))
+    clients = [running.client() for _ in range(4)]
+    for seq in range(6):
+        for client in clients:
+            client.send(toy_observation(seq=seq, session="s"))
+        answers = [collect(client, 1)[0] for client in clients]
+        assert all(isinstance(answer, ActionChunk) and answer.obs_seq == seq for answer in answers)
+    for client in clients:
+        client.close()
+    status, metrics = running.http("/metrics")
+    running.close()
+    assert status == 200
+    assert 'reflexarc_policy_observations_total{outcome="answered"} 24.0' in metrics
+    assert running.summary.answered == 24
+    assert running.summary.batches < 20
+    chunk = answers[0]
+    assert isinstance(chunk, ActionChunk)
+    assert list(chunk.latency_ns) == ["queue", "preprocess", "vision", "prefix", "action"]
+
+
+def test_a_bad_observation_in_a_batch_harms_no_other(tmp_path: Path) -> None:
+    running = Running(tmp_path, policy=VlaPolicy(toy_checkpoint()), config=ServingConfig(max_wait_s=0.05))
+    with running.client() as good, running.client() as bad:
+        for seq in range(3):
+            bad.send(toy_observation(seq=seq, size=16))
+            good.send(toy_observation(seq=seq))
+            assert isinstance(collect(good, 1)[0], ActionChunk)
+            assert isinstance(collect(bad, 1)[0], ErrorReply)
+    running.close()
+
+
+def test_a_full_server_says_so(tmp_path: Path) -> None:
+    running = Running(tmp_path, config=ServingConfig(max_clients=1))
+    with running.client() as first, running.client() as second:
+        assert isinstance(first.request(toy_observation(seq=0), 5.0), ActionChunk)
+        second.send(toy_observation(seq=1))
+        reply = collect(second, 1)[0]
+    running.close()
+    assert isinstance(reply, ErrorReply)
+    assert "serves 1 robots (max_clients)" in reply.text
+
+
+def renamed(name: str, cameras: tuple[str, ...] = ("front", "wrist")) -> Policy:
+    """The toy policy under another name, which says that it needs `cameras`."""
+    policy = SlowPolicy(0.0)
+    policy.told = msgspec.structs.replace(policy.info, model_id=name, cameras=list(cameras))
+    return policy
+
+
+def test_the_model_is_swapped_while_a_robot_goes_on(tmp_path: Path) -> None:
+    running = Running(tmp_path, load=renamed)
+    with running.client() as client:
+        before = client.request(toy_observation(seq=0), 5.0)
+        assert running.control("swap", "better").ok
+        deadline, model, seq = time.monotonic() + 20, "toy", 100
+        while model == "toy" and time.monotonic() < deadline:
+            answer = client.request(toy_observation(seq=seq), 5.0)
+            assert isinstance(answer, ActionChunk)
+            assert answer.obs_seq == seq
+            model, seq = answer.model_id, seq + 1
+    status = running.control("status")
+    running.close()
+    assert isinstance(before, ActionChunk)
+    assert (before.model_id, model) == ("toy", "better")
+    assert "swapped to better" in status.text
+
+
+def test_a_swap_that_robots_could_not_live_with_is_refused(tmp_path: Path) -> None:
+    def load(name: str) -> Policy:
+        if name == "absent":
+            raise PolicyError("no checkpoint absent")
+        return renamed(name, cameras=("side",))
+
+    running = Running(tmp_path, load=load)
+    for name, text in (("absent", "failed: no checkpoint absent"), ("other", "refused: its cameras differ")):
+        assert running.control("swap", name).ok
+        deadline = time.monotonic() + 10
+        while text not in running.control("status").text and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert text in running.control("status").text
+    running.close()
+    assert not any("takes the place" in line for line in running.said)
+
+
+def test_without_a_loader_there_is_no_swap(server: Running) -> None:
+    reply = server.control("swap", "other")
+    assert not reply.ok
+    assert "was not told how to load" in reply.text
+
+
+def test_a_drained_server_serves_its_sessions_to_their_end(tmp_path: Path) -> None:
+    running = Running(tmp_path)
+    with running.client() as client, running.client() as late:
+        assert isinstance(client.request(toy_observation(seq=0, session="s"), 5.0), ActionChunk)
+        assert running.control("drain").ok
+        assert running.http("/healthz") == (503, '{"state": "draining"}\n')
+        assert isinstance(client.request(toy_observation(seq=1, session="s"), 5.0), ActionChunk)
+        for asker, session in ((late, "x"), (client, "t")):
+            asker.send(toy_observation(seq=2, session=session))
+            reply = collect(asker, 1)[0]
+            assert isinstance(reply, ErrorReply)
+            assert "draining" in reply.text
+        assert running.ended(10)
+
+
+def test_health_is_told_over_http(server: Running) -> None:
+    with server.client():
+        assert server.http("/healthz") == (200, '{"state": "serving"}\n')
+        assert server.http("/elsewhere")[0] == 404
+
+
 def test_heartbeats_go_out_while_nothing_is_asked(tmp_path: Path) -> None:
     watch = PeerWatch(f"ipc://{tmp_path}/heartbeat", ["policy"])
     running = Running(tmp_path)
@@ -198,10 +363,11 @@ def test_an_occupied_address_is_named(server: Running) -> None:
 SERVE = """
 import sys
 from reflexarc.vla.checkpoint import load_policy
-from reflexarc.vla.server import run_server
+from reflexarc.vla.serving.server import run_server
 from reflexarc.wire.endpoints import Endpoints
 folder = sys.argv[1]
-run_server(load_policy(folder + "/toy"), Endpoints(policy=f"ipc://{folder}/policy", heartbeat=f"ipc://{folder}/hb"))
+names = {name: f"ipc://{folder}/{name}" for name in ("policy", "policy_console", "heartbeat")}
+run_server(load_policy(folder + "/toy"), Endpoints(**names))
 """
 
 
@@ -218,3 +384,52 @@ def test_a_signal_ends_the_process_cleanly(tmp_path: Path, number: signal.Signal
     assert process.wait(30) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_replicas_share_the_robots_and_stand_in_for_each_other(tmp_path: Path) -> None:
+    stops = [threading.Event() for _ in range(3)]
+    policies = [renamed("zero"), renamed("one")]
+    front = Endpoints(policy=f"ipc://{tmp_path}/front", heartbeat=f"ipc://{tmp_path}/beats")
+
+    def serve(index: int) -> None:
+        where, peer = replica_endpoints(tmp_path, index), replica_name(index)
+        run_server(policies[index], where, stop=stops[index], say=lambda _: None, peer=peer)
+
+    def relay() -> None:
+        run_relay(2, tmp_path, front, tend=lambda _: None, stop=stops[2], say=lambda _: None)
+
+    threads = [threading.Thread(target=serve, args=(index,), daemon=True) for index in range(2)]
+    threads.append(threading.Thread(target=relay, daemon=True))
+    for thread in threads:
+        thread.start()
+    with Requester(front.policy, Message) as one, Requester(front.policy, Message) as other:
+        wait_for_replicas(one)
+        answered = {model_of(one), model_of(other)}
+        stops[0].set()
+        deadline = time.monotonic() + 15
+        after: set[str] = set()
+        while after != {"one"} and time.monotonic() < deadline:
+            after = {model_of(one), model_of(other)}
+    for stop in stops:
+        stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert answered == {"zero", "one"}
+    assert after == {"one"}
+
+
+def model_of(client: Requester[Message]) -> str:
+    """Which model answers this client; empty if nobody does within a second."""
+    try:
+        answer = client.request(PolicyInfoRequest(t_ns=0), 1.0)
+    except WireError:
+        return ""
+    return answer.model_id if isinstance(answer, PolicyInfo) else ""
+
+
+def wait_for_replicas(client: Requester[Message]) -> None:
+    """Until the relay has heard from both."""
+    deadline = time.monotonic() + 10
+    while not model_of(client) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)

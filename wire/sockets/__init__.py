@@ -2,6 +2,7 @@
 
 from reflexarc.wire.sockets.base import Socket, wait_any
 from reflexarc.wire.sockets.heartbeats import Heartbeats, PeerWatch
+from reflexarc.wire.sockets.relay import Relay
 from reflexarc.wire.sockets.requests import Client, Requester, Responder
 from reflexarc.wire.sockets.streams import Publisher, Pull, Push, Subscriber
 
@@ -12,6 +13,7 @@ __all__ = [
     "Publisher",
     "Pull",
     "Push",
+    "Relay",
     "Requester",
     "Responder",
     "Socket",

@@ -33,8 +33,20 @@ _OPTIONS_OF: dict[int, tuple[tuple[int, int | bytes], ...]] = {
 class Socket:
     """What all the sockets share: opening, closing, counting what was bad."""
 
-    def __init__(self, kind: int, address: str, *, bind: bool, queue: int, name: str = "") -> None:
-        """Raises WireError naming the address if it is not loopback, occupied or malformed."""
+    def __init__(
+        self,
+        kind: int,
+        address: str,
+        *,
+        bind: bool,
+        queue: int,
+        name: str = "",
+        options: tuple[tuple[int, int | bytes], ...] = (),
+    ) -> None:
+        """options: of ZMQ, beyond those of this kind.
+
+        Raises WireError naming the address if it is not loopback, occupied or malformed.
+        """
         problem = not_loopback(address)
         if problem:
             raise WireError(problem)
@@ -46,7 +58,7 @@ class Socket:
         self._zmq: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
         self._zmq.setsockopt(zmq.SNDHWM, queue)
         self._zmq.setsockopt(zmq.RCVHWM, queue)
-        for option, value in (*_OPTIONS, *_OPTIONS_OF.get(kind, ())):
+        for option, value in (*_OPTIONS, *_OPTIONS_OF.get(kind, ()), *options):
             self._zmq.setsockopt(option, value)
         try:
             if bind:

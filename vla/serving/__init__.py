@@ -1,0 +1,1 @@
+"""Serving a policy to many robots: queue, batches, metrics, console, replicas."""
