@@ -80,22 +80,29 @@ def embedded() -> list[str]:
 
 
 def load_policy(name_or_path: str, *, threads: int = 1) -> Policy:
-    """The policy of an embedded checkpoint or a folder, ready to act; torch gets `threads` threads.
+    """The policy of an embedded checkpoint, a folder, or a settings file that names one; torch gets `threads` threads.
 
+    A folder of OpenVLA's or of lerobot's is known by its config.json, and read as `vla/adapters/` says.
     Raises PolicyError naming the embedded checkpoints, or the file and the tensor that are wrong.
     """
+    from reflexarc.vla.adapters.foreign import foreign_loader
     from reflexarc.vla.runtime import VlaPolicy
 
-    return VlaPolicy(load_checkpoint(find(name_or_path)), threads=threads)
+    path = find(name_or_path)
+    foreign = foreign_loader(path)
+    if foreign is not None:
+        return foreign(path, threads)
+    return VlaPolicy(load_checkpoint(path), threads=threads)
 
 
 def find(name_or_path: str) -> Path:
-    """The folder of an embedded checkpoint or the path itself; raises PolicyError if it is neither."""
+    """The folder of an embedded checkpoint, or the path itself; raises PolicyError if it is neither."""
     names = embedded()
     if name_or_path in names:
         return WEIGHTS / name_or_path
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
+    path = Path(name_or_path)
+    if path.is_dir() or (path.is_file() and path.suffix in (".yaml", ".yml")):
+        return path
     raise PolicyError(f"{unknown('policy', name_or_path, names)}; or name a checkpoint folder")
 
 

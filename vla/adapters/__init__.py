@@ -1,0 +1,1 @@
+"""Checkpoints of others as policies of ours: their conventions end here."""

@@ -1,0 +1,215 @@
+"""OpenVLA's network: towers, projector, Llama, and OpenVLA-OFT's additions. It knows tensors only.
+
+One sequence: `<s>`, the image tokens of every image in order, one token of the state (OFT), the rest of the prompt,
+actions. OpenVLA emits one action token after another (causal attention). OpenVLA-OFT puts one empty embedding for each
+number of the chunk after the prompt, then `</s>`, lets every position see every other, and reads the answer of each
+number at the position before it, as a language model's shifted output; either as tokens or, by an MLP over the hidden
+states of an action's numbers, as values in [-1, 1].
+
+The ids of actions are the last 256 below 32000; only those rows of the LM head are kept and computed. Where the
+published code would have chosen another word and clipped it, this chooses the best action.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from reflexarc.configs.policy import ACTION_BINS
+from reflexarc.vla.openvla.layout import Layout
+from reflexarc.vla.openvla.vit import TowerShape, VisionTransformer
+
+END = 2
+"""Llama's `</s>`."""
+
+
+class Projector(nn.Module):
+    """Image features into the language model: two layers for one tower, three for fused ones, exact GELU between."""
+
+    def __init__(self, features: int, width: int, *, fused: bool) -> None:
+        super().__init__()
+        sizes = [features, 4 * features, width, width] if fused else [features, width, width]
+        for index, (inner, outer) in enumerate(itertools.pairwise(sizes), start=1):
+            self.add_module(f"fc{index}", nn.Linear(inner, outer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, features) to (B, N, width)."""
+        layers = list(self.children())
+        for layer in layers[:-1]:
+            x = F.gelu(layer(x))
+        out: Tensor = layers[-1](x)
+        return out
+
+
+class ProprioProjector(nn.Module):
+    """OFT: the normalised state (B, P) as one token (B, width)."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(features, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """See the class."""
+        token: Tensor = self.fc2(F.gelu(self.fc1(state)))
+        return token
+
+
+class ResidualBlock(nn.Module):
+    """x + ReLU(linear(norm(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ffn = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same."""
+        residual: Tensor = self.ffn(x)
+        return x + residual
+
+
+class ActionMlp(nn.Module):
+    """OFT's L1 head: the hidden states of an action's D numbers, side by side, to these D numbers."""
+
+    def __init__(self, width: int, dims: int, blocks: int = 2) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(width * dims)
+        self.fc1 = nn.Linear(width * dims, width)
+        self.mlp_resnet_blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.layer_norm2 = nn.LayerNorm(width)
+        self.fc2 = nn.Linear(width, dims)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, H, D·width) to (B, H, D) in about [-1, 1]."""
+        x = F.relu(self.fc1(self.layer_norm1(hidden)))
+        for block in self.mlp_resnet_blocks:
+            x = block(x)
+        values: Tensor = self.fc2(self.layer_norm2(x))
+        return values
+
+
+class OpenVlaModel(nn.Module):
+    """See the header.
+
+    dims: numbers of an action. film: towers see the words. state: numbers felt, 0 for none. regress: has the L1 head.
+    """
+
+    def __init__(
+        self, layout: Layout, *, dims: int, film: bool = False, state: int = 0, regress: bool = False
+    ) -> None:
+        super().__init__()
+        width = layout.width
+        self.dims, self.film, self.vocabulary = dims, film, layout.vocabulary
+        self.towers = nn.ModuleList(
+            VisionTransformer(each, width if film else None) for each in layout.towers
+        )
+        features = sum(each.width for each in layout.towers)
+        self.projector = Projector(features, width, fused=len(layout.towers) > 1)
+        self.llama_config = llama_config(layout)
+        self.llama = LlamaModel(self.llama_config)
+        self.action_rows = nn.Parameter(torch.zeros(ACTION_BINS, width))
+        self.proprio = ProprioProjector(state, width) if state else None
+        self.action_mlp = ActionMlp(width, dims) if regress else None
+
+    @property
+    def first_action(self) -> int:
+        """The lowest action id: 31744."""
+        return self.vocabulary - ACTION_BINS
+
+    def see(self, images: Sequence[Tensor], words: Tensor | None = None) -> Tensor:
+        """Image tokens (B, C·patches, width): all of the first image, then all of the next.
+
+        images: for each tower (B, C, 3, S, S), normalised for it. words: (B, L, width) embeddings, for FiLM only.
+        """
+        count = images[0].shape[1]
+        mean = words.mean(dim=1).repeat_interleave(count, 0) if self.film and words is not None else None
+        features = [tower(each.flatten(0, 1), mean) for tower, each in zip(self.towers, images, strict=True)]
+        return self.projector(torch.cat(features, dim=2)).unflatten(0, (-1, count)).flatten(1, 2)  # type: ignore[no-any-return]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, L) ids to (B, L, width)."""
+        embedded: Tensor = self.llama.embed_tokens(ids)
+        return embedded
+
+    def sequence(self, images: Sequence[Tensor], ids: Tensor, state: Tensor | None, *, end: bool) -> Tensor:
+        """(B, N, width) embeddings of everything before the actions. ids: (B, L), `<s>` first. state: (B, P).
+
+        end: FiLM's average of the words counts the `</s>` that closes OFT's chunk.
+        """
+        words = self.embed(ids)
+        told = torch.cat([words, self.embed(torch.full_like(ids[:, :1], END))], dim=1) if end else words
+        parts = [words[:, :1], self.see(images, told)]
+        if self.proprio is not None and state is not None:
+            parts.append(self.proprio(state)[:, None])
+        return torch.cat([*parts, words[:, 1:]], dim=1)
+
+    def action_logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) to (..., 256), in the order of the ids."""
+        return hidden @ self.action_rows.T
+
+    @torch.inference_mode()
+    def generate(self, images: Sequence[Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
+        """OpenVLA: (B, D) action ids, each the likeliest after those before, and their logits (B, D, 256)."""
+        cache = DynamicCache(config=self.llama_config)
+        embeddings, chosen, logits = self.sequence(images, ids, None, end=False), [], []
+        for _ in range(self.dims):
+            hidden = self.llama(
+                inputs_embeds=embeddings, past_key_values=cache, use_cache=True
+            ).last_hidden_state
+            logits.append(self.action_logits(hidden[:, -1]))
+            chosen.append(logits[-1].argmax(-1) + self.first_action)
+            embeddings = self.embed(chosen[-1][:, None])
+        return torch.stack(chosen, dim=1), torch.stack(logits, dim=1)
+
+    @torch.inference_mode()
+    def parallel(
+        self, images: Sequence[Tensor], ids: Tensor, state: Tensor | None, horizon: int
+    ) -> tuple[Tensor, Tensor]:
+        """OFT: the hidden states (B, H·D, width) that answer, and by them values (B, H, D) or ids (B, H, D) int64."""
+        before = self.sequence(images, ids, state, end=True)
+        count = horizon * self.dims
+        empty = before.new_zeros(len(before), count, before.shape[2])
+        whole = torch.cat([before, empty, self.embed(torch.full_like(ids[:, :1], END))], dim=1)
+        mask = torch.ones(
+            len(whole), 1, whole.shape[1], whole.shape[1], dtype=torch.bool, device=whole.device
+        )
+        hidden = self.llama(inputs_embeds=whole, attention_mask=mask, use_cache=False).last_hidden_state
+        start = before.shape[1] - 1
+        answer = hidden[:, start : start + count]
+        if self.action_mlp is not None:
+            return answer, self.action_mlp(answer.reshape(len(answer), horizon, -1))
+        chosen = self.action_logits(answer).argmax(-1) + self.first_action
+        return answer, chosen.unflatten(1, (horizon, self.dims))
+
+
+def llama_config(layout: Layout) -> LlamaConfig:
+    """The language model of `transformers` with the published sizes; biases and tied weights Llama 2 has none."""
+    sizes = dict(layout.llama)
+    return LlamaConfig(
+        **{name: value for name, value in sizes.items() if name != "rope_theta"},
+        rope_parameters={"rope_type": "default", "rope_theta": float(sizes["rope_theta"])},
+        num_key_value_heads=sizes["num_attention_heads"],
+        hidden_act="silu",
+        attn_implementation="sdpa",
+        pad_token_id=None,
+    )
+
+
+def empty_model(layout: Layout, *, dims: int, film: bool, state: int, regress: bool) -> OpenVlaModel:
+    """The model without memory for its weights: they are assigned as they are read."""
+    with torch.device("meta"):
+        return OpenVlaModel(layout, dims=dims, film=film, state=state, regress=regress)
+
+
+def restore_tables(model: OpenVlaModel, device: torch.device) -> None:
+    """Compute what no checkpoint stores: the frequencies of the rotary positions, in float32."""
+    model.llama.rotary_emb = LlamaRotaryEmbedding(model.llama_config, device=device)
+
+
+__all__ = ["OpenVlaModel", "TowerShape", "empty_model", "llama_config", "restore_tables"]

@@ -1,0 +1,223 @@
+"""A published OpenVLA or OpenVLA-OFT folder as a `Policy`.
+
+Which of the two it is, the folder says: an action head, or a `chunk` in the settings, means OFT's parallel decoding.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from reflexarc.configs.errors import PolicyError, WireError
+from reflexarc.configs.foreign import OpenVlaConfig
+from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
+from reflexarc.vla.openvla.actions import ActionBins, Bounds
+from reflexarc.vla.openvla.images import Pixels, prepare, to_towers
+from reflexarc.vla.openvla.layout import choose_statistics, read_layout
+from reflexarc.vla.openvla.model import empty_model, restore_tables
+from reflexarc.vla.openvla.weights import find_part, load_part, load_weights
+from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.images import decode_image
+from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
+
+EMPTY = 29871
+"""Llama's token of an empty piece, `▁`. In training it stood between the prompt and the first action; the tokenizer
+does not put it at the end of a prompt, so it is added (`predict_action`)."""
+
+TOKENIZER = "tokenizer.json"
+OFT_CHUNK = 8
+"""Actions in a chunk of OFT where the settings don't say: LIBERO's (prismatic/vla/constants.py)."""
+
+
+class OpenVlaPolicy:
+    """Loads a folder and answers one observation at a time.
+
+    Raises PolicyError naming the file, the tensor or the field that is wrong, and the alternatives.
+    """
+
+    def __init__(self, folder: Path, config: OpenVlaConfig, *, threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._config = config
+        self._layout = layout = read_layout(folder)
+        self._tokenizer = _tokenizer(folder)
+        self._key, statistics = choose_statistics(layout, config.statistics)
+        self._bounds = Bounds.read(statistics, "action", config.bounds, self._key)
+        names = ("action_head", "proprio_projector", "vision_backbone")
+        parts = {name: path for name in names if (path := find_part(folder, name))}
+        _refuse_diffusion(folder, parts.get("action_head"))
+        self._feels = (
+            Bounds.read(statistics, "proprio", config.bounds, self._key) if names[1] in parts else None
+        )
+        self._chunk = _chunk(config, oft=bool(parts))
+        self._check_settings(folder)
+        self._bins = ActionBins(layout.action_bins, layout.vocabulary)
+        self._spec = foreign_spec(config.action, self._bounds.size, self._used(), config.step_s)
+
+        device, dtype = _placement(config)
+        self._device = device
+        self._model = empty_model(
+            layout,
+            dims=self._bounds.size,
+            film="vision_backbone" in parts,
+            state=self._feels.size if self._feels else 0,
+            regress="action_head" in parts,
+        )
+        load_weights(self._model, layout, parts, device=device, dtype=dtype)
+        restore_tables(self._model, device)
+        self._model.eval()
+        self._dtype = dtype
+        self._info = PolicyInfo(
+            t_ns=monotonic_ns(),
+            model_id=f"{'openvla-oft' if self._chunk else 'openvla'}/{folder.name}/{self._key}",
+            action_spec=self._spec.model_dump_json(),
+            cameras=list(config.cameras),
+            image_height=config.image_size,
+            image_width=config.image_size,
+            tokenizer_id=self._bins.id,
+        )
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What this policy needs and emits; constant."""
+        return self._info
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The data sets whose statistics the folder holds."""
+        return tuple(sorted(self._layout.statistics))
+
+    def reset(self, session: str) -> None:
+        """Nothing is remembered of a session."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """Answer `observation`; its images may have any size.
+
+        Raises PolicyError on a missing camera, a damaged image or a state that is not finite.
+        """
+        began = time.perf_counter_ns()
+        images = [self._image(observation, name) for name in self._config.cameras]
+        towers = [self._to(each)[None] for each in to_towers(images, self._layout)]
+        ids = torch.tensor([self.prompt_ids(observation.instruction)], device=self._device)
+        state = self._state(observation)
+        prepared = time.perf_counter_ns()
+        values, bins = self._run(towers, ids, state)
+        decided = time.perf_counter_ns()
+        raw = self._bounds.restore(values)[: self._spec.horizon]
+        actions = to_canonical(raw, self._config.action, observation.state.pose_base_tcp_commanded)
+        return ActionChunk(
+            t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
+            clock=observation.clock,
+            obs_seq=observation.seq,
+            t_obs_ns=observation.t_obs_ns,
+            actions=actions,
+            bins=bins[: self._spec.horizon].astype(np.int16),
+            policy_tokens=self._bins.ids(bins).flatten().tolist(),
+            tokenizer_id=self._info.tokenizer_id,
+            step_ns=self._spec.step_ns,
+            spec_id=self._spec.id,
+            model_id=self._info.model_id,
+            latency_ns={"preprocess": prepared - began, "model": decided - prepared},
+            session=observation.session,
+        )
+
+    def prompt_ids(self, instruction: str) -> list[int]:
+        """The prompt's ids: `<s>` first, 29871 last."""
+        ids: list[int] = self._tokenizer(self._layout.prompt.format(instruction.lower()))["input_ids"]
+        return ids if ids[-1] == EMPTY else [*ids, EMPTY]
+
+    def _run(self, towers: list[Tensor], ids: Tensor, state: Tensor | None) -> tuple[F64, NDArray[np.int64]]:
+        """Values (H, D) in [-1, 1] and their bins (H, D)."""
+        if not self._chunk:
+            chosen, _ = self._model.generate(towers, ids)
+        else:
+            _, chosen = self._model.parallel(towers, ids, state, self._chunk)
+        rows = chosen.reshape(-1, self._bounds.size).cpu()
+        if rows.is_floating_point():
+            values = rows.double().numpy()
+            return values, self._bins.nearest(values)
+        bins = self._bins.bins(rows.numpy())
+        return self._bins.values(bins), bins
+
+    def _image(self, observation: Observation, camera: str) -> Pixels:
+        frame = observation.images.get(camera)
+        if frame is None:
+            there = ", ".join(sorted(observation.images)) or "none"
+            raise PolicyError(f"the observation has no image of camera {camera!r}; it has: {there}")
+        try:
+            image = decode_image(frame)
+        except WireError as error:
+            raise PolicyError(str(error)) from error
+        return prepare(image, self._layout.towers[0].image, self._config)
+
+    def _state(self, observation: Observation) -> Tensor | None:
+        if self._feels is None:
+            return None
+        felt = state_vector(observation.state, self._config)
+        if felt.size != self._feels.size:
+            raise PolicyError(
+                f"state: {', '.join(self._config.state)} are {felt.size} numbers, the statistics {self._key!r} have "
+                f"{self._feels.size}; set `state` to what the policy was trained with"
+            )
+        return self._to(torch.from_numpy(self._feels.normalise(felt))[None])
+
+    def _to(self, tensor: Tensor) -> Tensor:
+        return tensor.to(device=self._device, dtype=self._dtype)
+
+    def _used(self) -> int:
+        """Actions of a chunk that are executed."""
+        emitted = self._chunk or 1
+        used = self._config.horizon or emitted
+        if used > emitted:
+            raise PolicyError(f"horizon {used}: this checkpoint emits {emitted} actions at a time")
+        return used
+
+    def _check_settings(self, folder: Path) -> None:
+        cameras = self._config.cameras
+        if self._chunk is None and len(cameras) > 1:
+            raise PolicyError(
+                f"{folder}: {len(cameras)} cameras ({', '.join(cameras)}); OpenVLA sees one image, only "
+                "OpenVLA-OFT more; set `cameras` to one"
+            )
+
+
+def _chunk(config: OpenVlaConfig, *, oft: bool) -> int | None:
+    """Actions that the parallel decoder emits; None for OpenVLA's one token after another."""
+    return config.chunk or (OFT_CHUNK if oft else None)
+
+
+def _placement(config: OpenVlaConfig) -> tuple[torch.device, torch.dtype]:
+    cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise PolicyError("device cuda: torch finds no GPU; set `device: cpu` or leave it out")
+    precision = ("bfloat16" if cuda else "float32") if config.precision == "auto" else config.precision
+    return torch.device(
+        "cuda" if cuda else "cpu"
+    ), torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _refuse_diffusion(folder: Path, action_head: Path | None) -> None:
+    noisy = find_part(folder, "noisy_action_projector")
+    diffuses = action_head is not None and any(
+        name.startswith("noise_predictor") for name in load_part(action_head)
+    )
+    if noisy is not None or diffuses:
+        raise PolicyError(
+            f"{noisy or action_head}: OFT's diffusion head; known: its L1 head, and tokens (no action_head file)"
+        )
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    path = folder / TOKENIZER
+    if not path.is_file():
+        present = ", ".join(sorted(each.name for each in folder.iterdir())) or "nothing"
+        raise PolicyError(f"{folder} has no {TOKENIZER}, which turns the prompt into ids; there is {present}")
+    try:
+        return PreTrainedTokenizerFast(tokenizer_file=str(path))
+    except Exception as error:  # the Rust parser raises bare Exception
+        raise PolicyError(f"{path}: not a tokenizer file: {error}") from error
