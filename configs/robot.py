@@ -9,6 +9,19 @@ from pydantic import Field, model_validator
 from reflexarc.configs.base import Config
 
 
+class VelocityNearLimits(Config):
+    """How a joint's velocity limit shrinks near its position limits, as the Franka Research 3's does.
+
+    Upwards, at position q: `max(0, sqrt(max(0, slope·(upper - q))) - offset)` rad/s; downwards likewise from
+    `lower`. slope: rad/s², twice the deceleration that it leaves. upper, lower: rad. offset: rad/s.
+    """
+
+    offset: float = Field(ge=0)
+    slope: float = Field(gt=0)
+    upper: float
+    lower: float
+
+
 class JointLimits(Config):
     """Published limits of one joint. rad, rad/s, rad/s², rad/s³, N·m, N·m/s; `source`: where the numbers are from."""
 
@@ -21,6 +34,7 @@ class JointLimits(Config):
     effort: float = Field(gt=0)
     effort_rate: float = Field(gt=0)
     source: str = Field(min_length=8)
+    velocity_near_limits: VelocityNearLimits | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> JointLimits:
@@ -29,6 +43,18 @@ class JointLimits(Config):
                 f"joint {self.name}: lower {self.lower} rad must be below upper {self.upper} rad"
             )
         return self
+
+
+class CartesianLimits(Config):
+    """Published limits of the TCP: m/s, m/s², m/s³; rad/s, rad/s², rad/s³."""
+
+    speed: float = Field(gt=0)
+    acceleration: float = Field(gt=0)
+    jerk: float = Field(gt=0)
+    angular_speed: float = Field(gt=0)
+    angular_acceleration: float = Field(gt=0)
+    angular_jerk: float = Field(gt=0)
+    source: str = Field(min_length=8)
 
 
 class GripperConfig(Config):
@@ -53,6 +79,7 @@ class RobotConfig(Config):
     mjcf: path of the arm's MJCF, relative to the `configs` package or absolute. tcp_site, joints: names in it.
     home: joint position the arm starts and returns to, rad. tick_hz: rate of the host. stop_category: IEC 60204-1
     category used for a protective stop; 2 (stopped, powered) for arms that would fall without power.
+    cartesian: what the maker publishes for the TCP, if anything.
     """
 
     name: str
@@ -65,6 +92,7 @@ class RobotConfig(Config):
     home: tuple[float, ...]
     tick_hz: float = Field(gt=0, le=1000)
     stop_category: Literal[0, 1, 2] = 2
+    cartesian: CartesianLimits | None = None
 
     @property
     def joint_names(self) -> tuple[str, ...]:

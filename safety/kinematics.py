@@ -1,8 +1,4 @@
-"""Forward kinematics of the tool centre point (TCP) on the arm's own MuJoCo model.
-
-Only positions are computed, no dynamics. Beside pose and Jacobian it gives a bound on how far the TCP's path
-bends along a straight line in joint space, which lets a whole stop be judged from one evaluation.
-"""
+"""Forward kinematics of the tool centre point (TCP), and the arm's body, from the arm's own MuJoCo model."""
 
 from __future__ import annotations
 
@@ -14,6 +10,12 @@ import numpy as np
 from reflexarc.configs.errors import RobotError, unknown
 from reflexarc.configs.load import resolve_asset
 from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.safety import HeldTool
+from reflexarc.safety.chain import Chain, jacobian, place, read_chain, twist_step
+from reflexarc.safety.clearance import Scratch, scratch
+from reflexarc.safety.compiled import compiled
+from reflexarc.safety.judge import MotionState
+from reflexarc.safety.shapes import read_body
 from reflexarc.wire.messages import F64
 
 
@@ -30,53 +32,90 @@ class TcpView:
 
 
 class Kinematics:
-    """Forward kinematics of one robot; holds scratch memory, so one instance serves one thread."""
+    """Forward kinematics and body of one robot; holds scratch memory, so one instance serves one thread."""
 
-    def __init__(self, robot: RobotConfig) -> None:
-        """Raises RobotError if the MJCF lacks a joint, the TCP site or the base body that `robot` names."""
-        path = resolve_asset(robot.mjcf)
-        self._model = mujoco.MjModel.from_xml_path(str(path))
-        self._data = mujoco.MjData(self._model)
-        self._site = _find(self._model, mujoco.mjtObj.mjOBJ_SITE, "site", robot.tcp_site)
-        base = _find(self._model, mujoco.mjtObj.mjOBJ_BODY, "body", robot.base_body)
-        joints = [_find(self._model, mujoco.mjtObj.mjOBJ_JOINT, "joint", name) for name in robot.joint_names]
+    def __init__(self, robot: RobotConfig, held: HeldTool | None = None) -> None:
+        """held: what the gripper holds, as a part of the body.
+
+        Raises RobotError if the MJCF lacks a joint, the TCP site or the base body that `robot` names, if a joint is
+        not a hinge, or if the TCP does not hang on all of them, one after the other.
+        """
+        model = mujoco.MjModel.from_xml_path(str(resolve_asset(robot.mjcf)))
+        site = _find(model, mujoco.mjtObj.mjOBJ_SITE, "site", robot.tcp_site)
+        base = _find(model, mujoco.mjtObj.mjOBJ_BODY, "body", robot.base_body)
+        joints = [_find(model, mujoco.mjtObj.mjOBJ_JOINT, "joint", name) for name in robot.joint_names]
         for name, joint in zip(robot.joint_names, joints, strict=True):
-            if self._model.jnt_type[joint] != mujoco.mjtJoint.mjJNT_HINGE:
+            if model.jnt_type[joint] != mujoco.mjtJoint.mjJNT_HINGE:
                 raise RobotError(
                     f"joint {name!r} of {robot.name} is not a hinge; only hinge joints are supported"
                 )
-        self._qpos = self._model.jnt_qposadr[joints]
-        self._dof = self._model.jnt_dofadr[joints]
-        mujoco.mj_kinematics(self._model, self._data)
-        self._base_point = self._data.xpos[base].copy()
-        self._base_rotation = self._data.xmat[base].reshape(3, 3).copy()
-        self._jacobian = np.zeros((3, self._model.nv))
-        self.bend = _bend_matrix(self._model, self._site, joints)
-        """(n, n) m: the second derivative of the TCP point along `q + s·v` is at most `|v|ᵀ·bend·|v|`."""
+        self.chain, frames = read_chain(model, base, site, joints)
+        self.body = read_body(model, frames, base, joints, held or HeldTool(), self.chain)
+        self.reach = self._reach()
+        """(n,) m: no part of the body, nor the TCP, is ever further from a joint's anchor."""
+        self._scratch = scratch(len(joints), 0)
 
     def view(self, position: F64) -> TcpView:
         """Pose, point and Jacobian of the TCP at joint position (n,) rad."""
-        data, model = self._data, self._model
-        data.qpos[self._qpos] = position
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_comPos(model, data)
-        mujoco.mj_jacSite(model, data, self._jacobian, None, self._site)
-        jacobian = self._base_rotation.T @ self._jacobian[:, self._dof]
-        pose = self._pose()
-        return TcpView(pose=pose, point=pose[:3], jacobian=jacobian)
+        at = self._scratch
+        place(self.chain, np.asarray(position, dtype=np.float64), at.origin, at.turn)
+        jacobian(at.origin, at.turn, at.jacobian)
+        return self._view()
 
     def pose(self, position: F64) -> F64:
         """Pose (7,) of the TCP in the base frame at joint position (n,) rad."""
-        self._data.qpos[self._qpos] = position
-        mujoco.mj_kinematics(self._model, self._data)
+        at = self._scratch
+        place(self.chain, np.asarray(position, dtype=np.float64), at.origin, at.turn)
         return self._pose()
+
+    def advance(self, state: MotionState, velocity: F64, dt: float) -> tuple[MotionState, TcpView]:
+        """The motion one tick later, at `velocity` (n,) rad/s, and the TCP there."""
+        after = _advance(self.chain, state, velocity, dt, self._scratch)
+        return after, self._view()
+
+    def rest(self, position: F64) -> MotionState:
+        """Standing at joint position (n,) rad."""
+        zero, still = np.zeros(len(position)), np.zeros(6)
+        position = np.array(position, dtype=np.float64)
+        return MotionState(position=position, velocity=zero, change=zero, twist=still, twist_change=still)
+
+    def _view(self) -> TcpView:
+        pose = self._pose()
+        return TcpView(pose=pose, point=pose[:3], jacobian=self._scratch.jacobian[:3].copy())
 
     def _pose(self) -> F64:
         pose = np.empty(7)
-        pose[:3] = self._base_rotation.T @ (self._data.site_xpos[self._site] - self._base_point)
-        rotation = self._base_rotation.T @ self._data.site_xmat[self._site].reshape(3, 3)
-        mujoco.mju_mat2Quat(pose[3:], rotation.ravel())
+        pose[:3] = self._scratch.origin[-1]
+        mujoco.mju_mat2Quat(pose[3:], self._scratch.turn[-1].ravel())
         return pose
+
+    def _reach(self) -> F64:
+        """By the triangle inequality along the chain, from the last link inwards."""
+        capsules = self.body.capsules
+        n = len(self.chain.zero)
+        reach = np.zeros(n)
+        beyond = float(np.linalg.norm(self.chain.tcp_offset))
+        for joint in reversed(range(n)):
+            for c in np.flatnonzero(capsules.link == joint + 1):
+                ends = np.linalg.norm([capsules.a[c], capsules.b[c]], axis=1)
+                beyond = max(beyond, float(ends.max()))
+            reach[joint] = beyond
+            beyond += float(np.linalg.norm(self.chain.offset[joint]))
+        return reach
+
+
+@compiled
+def _advance(chain: Chain, state: MotionState, velocity: F64, dt: float, at: Scratch) -> MotionState:
+    place(chain, state.position, at.origin, at.turn)
+    before, before_turn = at.origin[-1].copy(), at.turn[-1].copy()
+    position = np.empty(velocity.size)
+    for i in range(velocity.size):
+        position[i] = state.position[i] + velocity[i] * dt
+    place(chain, position, at.origin, at.turn)
+    jacobian(at.origin, at.turn, at.jacobian)
+    twist = np.empty(6)
+    twist_step(before, before_turn, at.origin[-1], at.turn[-1], twist)
+    return MotionState(position, velocity.copy(), velocity - state.velocity, twist, twist - state.twist)
 
 
 def _find(model: mujoco.MjModel, kind: mujoco.mjtObj, word: str, name: str) -> int:
@@ -86,28 +125,3 @@ def _find(model: mujoco.MjModel, kind: mujoco.mjtObj, word: str, name: str) -> i
         names = [mujoco.mj_id2name(model, kind, i) or "" for i in range(count)]
         raise RobotError(unknown(f"{word} in the MJCF", name, names))
     return int(index)
-
-
-def _bend_matrix(model: mujoco.MjModel, site: int, joints: list[int]) -> F64:
-    """(n, n) m. For hinges i before j in the chain, |∂²p/∂q_i∂q_j| = |z_i × (z_j × r_j)| ≤ |r_j| ≤ reach of j.
-
-    The reach of j, the largest distance from its anchor to the TCP, is at most the length of the links between; that
-    of the joint further out is the smaller one, in whatever order the joints are named.
-    """
-    reaches = np.array([_reach(model, site, joint) for joint in joints])
-    return np.asarray(np.minimum.outer(reaches, reaches), dtype=np.float64)
-
-
-def _reach(model: mujoco.MjModel, site: int, joint: int) -> float:
-    body = int(model.site_bodyid[site])
-    length = float(np.linalg.norm(model.site_pos[site]))
-    last = int(model.jnt_bodyid[joint])
-    while body != last:
-        length += float(np.linalg.norm(model.body_pos[body]))
-        for other in range(model.njnt):
-            if model.jnt_bodyid[other] == body:
-                length += 2 * float(np.linalg.norm(model.jnt_pos[other]))
-        body = int(model.body_parentid[body])
-        if body == 0 and last != 0:
-            raise RobotError("the TCP site does not hang on every joint of the arm")
-    return length + float(np.linalg.norm(model.jnt_pos[joint]))

@@ -1,9 +1,9 @@
-"""One tick of commanded motion: propose a velocity towards the target, limit it, accept it or go on stopping.
+"""One tick of commanded motion: propose a velocity towards the target, accept it, or go on stopping.
 
-A velocity is *accepted* only if moving at it for one tick and stopping from there stays within every limit: joint
-velocity and position, TCP speed and the workspace box. Its acceleration is legal, as is that of anything between
-it and the stop. The stop of the last accepted state is always a way out, so by induction from a legal start no
-limit is ever left, whatever the target is. How the proposal was made has no part in that.
+A velocity is *accepted* only if moving at it for one tick and stopping from there keeps every limit at every tick:
+`judge` rolls that out. The stop of the last accepted state is stored and is always a way out, so by induction from a
+legal start no limit is ever left, whatever the target is. How the proposal was made has no part in that: it is
+first kept on its path (`project`), then bent away from what is in the way (`barrier`), then shortened towards the stop.
 """
 
 from __future__ import annotations
@@ -12,25 +12,56 @@ import dataclasses
 
 import numpy as np
 
-from reflexarc.safety.braking import (
-    approach_factor,
-    peak_speed,
-    stop_ticks,
-    stop_time,
-    stop_velocity,
+from reflexarc.safety.barrier import Row, bend_away
+from reflexarc.safety.chain import jacobian, place
+from reflexarc.safety.clearance import SINGULAR, clearances, gradient, scratch
+from reflexarc.safety.judge import (
+    BODY_SPEED,
+    CLEARANCE,
+    FINE,
+    JERK,
+    TCP_ANGULAR_SPEED,
+    TCP_SPEED,
+    VELOCITY,
+    MotionState,
+    Rates,
+    Verdict,
+    judge,
 )
-from reflexarc.safety.kinematics import TcpView
+from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
+from reflexarc.safety.project import project, wish
+from reflexarc.safety.singularity import extreme_singular_values
+from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import F64, Intervention
 
 # A limit exceeded by less than this fraction is enforced but not reported: it is rounding, not a decision.
 REPORT_FRACTION = 1e-4
-# rad, rad/s, m/s: far below the margin that `limits` keeps, far above the rounding of one tick.
-ROUNDING = 1e-12
 # Halvings between the stop and a refused proposal. 2^-6 of the step in velocity is lost at worst.
 BISECTIONS = 6
-# m²/rad²: keeps the correction of joint rates at a wall finite where the arm is singular.
-SINGULAR_DAMPING = 1e-5
+# Quadratic programs for one proposal: what the first one bends it into may be in the way of something else.
+ROUNDS = 3
+# Clearances that one program heeds, those broken most first.
+MOST_ROWS = 8
+# What is too fast is proposed again at so much of what would have been allowed.
+BELOW = 0.98
+# m, rad: how much of a clearance a bent proposal leaves, so that linearising it does not make it fail again.
+LEAVE = 1e-6
+# Where a clearance is already negative by no more than this, the arm is not called outside: it is rounding.
+ROUNDING = 1e-9
+RULES = (
+    "joint_velocity",
+    "joint_acceleration",
+    "joint_jerk",
+    "tcp_speed",
+    "tcp_angular_speed",
+    "tcp_acceleration",
+    "tcp_angular_acceleration",
+    "tcp_jerk",
+    "tcp_angular_jerk",
+    "body_speed",
+)
+SPEEDS = (TCP_SPEED, TCP_ANGULAR_SPEED, BODY_SPEED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,228 +73,237 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Path:
-    """One tick at a velocity and the stop that follows, as a straight joint-space line.
-
-    velocity: (n,) rad/s. ticks, time: see `braking`. rate: (3,) m/s of the TCP at the start. bend: m/s².
-    """
+class Step:
+    """velocity: (n,) of the next tick. stop: (m, n) of the ticks of the stop after it. speed_scale: see SafetyReport."""
 
     velocity: F64
-    ticks: float
-    time: float
-    rate: F64
-    bend: float
+    stop: F64
+    interventions: list[Intervention]
+    speed_scale: float
 
 
-class Motion:
-    """Limits motion for one robot. Stateless; `bend` is `Kinematics.bend`."""
+class MotionLimiter:
+    """Limits motion for one robot. Holds scratch memory but no history."""
 
-    def __init__(self, limits: Limits, bend: F64) -> None:
+    def __init__(self, kinematics: Kinematics, limits: Limits, surroundings: Surroundings) -> None:
+        self._kinematics = kinematics
         self._limits = limits
-        self._bend = bend
+        self._around = surroundings
+        self._at = scratch(len(limits.names), len(kinematics.body.names))
+        rows = len(surroundings.rules)
+        self._here = np.zeros(rows)
+        self._worst = np.zeros(rows)
+        self._where = np.zeros((rows, len(limits.names)))
+        self._slow = np.flatnonzero(surroundings.slow > 0)
+        self._slow_below = surroundings.slow[self._slow]
+        self._none = np.empty(0), np.empty((0, len(limits.names)))
+        self.warm_up()
 
-    def step(
-        self, position: F64, velocity: F64, view: TcpView, target: Target, scale: float
-    ) -> tuple[F64, list[Intervention]]:
-        """Velocity (n,) of the next tick, and what had to be limited.
+    def warm_up(self) -> None:
+        """Compile, or load, every kernel: the first tick of a loop must not wait for that."""
+        middle = (self._limits.lower + self._limits.upper) / 2
+        state, target = self._kinematics.rest(middle), Target(middle + 0.1, np.zeros_like(middle))
+        self._kinematics.advance(state, np.zeros_like(middle), self._limits.dt)
+        self.step(state, np.zeros((0, len(middle))), target, 1.0)
+        self._clearances(state.position)
+        self._gradient(0, middle)
+        self._judge(state, np.zeros_like(middle), collect=True)
 
-        position, velocity: (n,) the commanded state. view: the TCP at `position`. scale: 1, or less to go slower.
-        """
+    def step(self, state: MotionState, stop: F64, target: Target, scale: float) -> Step:
+        """The next tick towards `target`. stop: (m, n) as stored by the last step. scale: 1, or less to go slower."""
         found: list[Intervention] = []
-        wanted = self._limit_velocity(self._approach(position, target), scale, found)
-        path = self._limit_tcp_speed(self._path(wanted, view), view, scale, found)
-        path = self._keep_in_range(position, path, view, found)
-        path = self._keep_in_box(path, view, found)
-        path = self._limit_acceleration(velocity, path, view, found)
-        return self._accept(position, velocity, path, view, found), found
-
-    def stop(self, velocity: F64) -> F64:
-        """Velocity (n,) of the next tick of the stop from `velocity`."""
-        return stop_velocity(velocity, self._limits.acceleration_step)
-
-    def _approach(self, position: F64, target: Target) -> F64:
-        """The velocity that reaches the moving target at once if near, else as fast as can be braked."""
-        limits = self._limits
-        error = target.position - position - target.velocity * limits.dt
-        steps = float((np.abs(error) / limits.acceleration_step).max()) / limits.dt
-        return target.velocity + error * (approach_factor(steps) / limits.dt)
-
-    def _limit_velocity(self, wanted: F64, scale: float, found: list[Intervention]) -> F64:
-        ratios = np.abs(wanted) / self._limits.velocity
-        worst = int(ratios.argmax())
-        over = float(ratios[worst]) / scale
-        if over <= 1:
-            return wanted
-        limited = wanted / over
-        if over > 1 + REPORT_FRACTION:
-            found.append(
-                _intervention("joint_velocity", self._limits.names[worst], wanted[worst], limited[worst])
-            )
-        return limited
-
-    def _limit_tcp_speed(self, path: Path, view: TcpView, scale: float, found: list[Intervention]) -> Path:
-        limit = self._limits.tcp_speed * scale
-        peak = self._peak(path)
-        if peak <= limit:
-            return path
-        # Scaling a velocity down scales its rate with it, and the bend faster still: the result is legal.
-        if peak > limit * (1 + REPORT_FRACTION):
-            found.append(_intervention("tcp_speed", "tcp", peak, limit))
-        return self._path(path.velocity * (limit / peak), view)
-
-    def _keep_in_range(self, position: F64, path: Path, view: TcpView, found: list[Intervention]) -> Path:
-        """Takes away what leads a joint beyond its position limit; the other joints go on."""
-        limits = self._limits
-        high = np.maximum(limits.upper - position, 0) / path.time
-        low = np.minimum(limits.lower - position, 0) / path.time
-        allowed = np.minimum(np.maximum(path.velocity, low), high)
-        excess = np.abs(path.velocity - allowed)
-        worst = int(excess.argmax())
-        if excess[worst] == 0:
-            return path
-        if excess[worst] > REPORT_FRACTION * limits.velocity[worst]:
-            upper = path.velocity[worst] > allowed[worst]
-            asked = float(position[worst] + path.velocity[worst] * path.time)
-            bound = float(limits.upper[worst] if upper else limits.lower[worst])
-            found.append(_intervention("joint_position", limits.names[worst], asked, bound))
-        return self._path(allowed, view)
-
-    def _keep_in_box(self, path: Path, view: TcpView, found: list[Intervention]) -> Path:
-        """Takes away what leads out of the box. The rates of the other axes stay, so the TCP slides along the wall."""
-        low, high = self._room(view, path)
-        change = np.minimum(np.maximum(path.rate, low), high) - path.rate
-        if not change.any():
-            return path
-        gram = view.jacobian @ view.jacobian.T + SINGULAR_DAMPING * np.eye(3)
-        correction = view.jacobian.T @ np.linalg.solve(gram, change)
-        share = self._least_share(path.velocity, correction, view)
-        for axis in np.flatnonzero(np.abs(change) > REPORT_FRACTION * self._limits.tcp_speed):
-            wall = "upper" if change[axis] < 0 else "lower"
-            margin = _wall_margin(self._limits, view.point, int(axis), wall)
-            asked = path.rate[axis]
-            allowed = asked + share * change[axis]
-            found.append(_intervention("workspace", f"{'xyz'[axis]} {wall}", asked, allowed, margin))
-        # Where the arm is nearly singular, the correction may ask much of a joint: then all go slower.
-        corrected = path.velocity + share * correction
-        over = float((np.abs(corrected) / self._limits.velocity).max())
-        return self._path(corrected / max(over, 1.0), view)
-
-    def _least_share(self, wanted: F64, correction: F64, view: TcpView) -> float:
-        """How much of the correction is needed: what remains is slower, and so has more room than the wish."""
-        low, high = 0.0, 1.0
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            path = self._path(wanted + middle * correction, view)
-            least, most = self._room(view, path)
-            if bool(np.all((path.rate >= least) & (path.rate <= most))):
-                high = middle
-            else:
-                low = middle
-        return high
-
-    def _limit_acceleration(
-        self, velocity: F64, path: Path, view: TcpView, found: list[Intervention]
-    ) -> Path:
-        change = path.velocity - velocity
-        ratios = np.abs(change) / self._limits.acceleration_step
-        worst = int(ratios.argmax())
-        over = float(ratios[worst])
-        if over <= 1:
-            return path
-        if over > 1 + REPORT_FRACTION:
-            asked = change[worst] / self._limits.dt
-            found.append(_intervention("joint_acceleration", self._limits.names[worst], asked, asked / over))
-        return self._path(velocity + change / over, view)
-
-    def _accept(
-        self, position: F64, velocity: F64, path: Path, view: TcpView, found: list[Intervention]
-    ) -> F64:
-        """The proposal if its stop is legal, else as much of it as is; at worst the stored stop."""
-        refusal = self._refusal(position, path, view)
-        if refusal is None:
-            return path.velocity
-        proposal, stopping = path.velocity, self.stop(velocity)
-        best, low, high = stopping, 0.0, 1.0
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            candidate = stopping + middle * (proposal - stopping)
-            if self._refusal(position, self._path(candidate, view), view) is None:
-                best, low = candidate, middle
-            else:
-                high = middle
-        if float((np.abs(proposal - best) / self._limits.acceleration_step).max()) > REPORT_FRACTION:
-            found.append(refusal)
-        return best
-
-    def _refusal(self, position: F64, path: Path, view: TcpView) -> Intervention | None:
-        """Why one tick on `path` and the stop after it would leave a limit; None if they do not."""
-        return self._joint_refusal(position, path) or self._tcp_refusal(path, view)
-
-    def _joint_refusal(self, position: F64, path: Path) -> Intervention | None:
-        limits = self._limits
-        speed = np.abs(path.velocity) - limits.velocity
-        worst = int(speed.argmax())
-        if speed[worst] > ROUNDING:
-            asked, allowed = path.velocity[worst], limits.velocity[worst]
-            return _intervention("joint_velocity", limits.names[worst], asked, allowed)
-        travel = path.velocity * path.time
-        over = np.maximum(
-            travel - np.maximum(limits.upper - position, 0),
-            np.minimum(limits.lower - position, 0) - travel,
+        asked, notes = np.empty_like(target.position), np.empty((3, 4))
+        kinematics, rates = self._kinematics, self._limits.rates
+        wanted = wish(
+            kinematics.chain,
+            rates,
+            state,
+            target.position,
+            target.velocity,
+            scale,
+            self._at,
+            asked,
+            notes[:2],
         )
-        worst = int(over.argmax())
-        if over[worst] > ROUNDING:
-            bound = limits.upper[worst] if travel[worst] > 0 else limits.lower[worst]
-            asked = position[worst] + travel[worst]
-            return _intervention("joint_position", limits.names[worst], asked, bound)
-        return None
+        proposal = project(kinematics.chain, rates, state, wanted, self._at, notes[2:])
+        self._report(notes, found)
+        self._clearances(state.position)
+        slowing = self._slow_rows(state.position, wanted, found)
+        verdict = self._judge(state, proposal)
+        if slowing or verdict.rule != FINE:
+            proposal, verdict = self._improve(state, wanted, proposal, slowing, found)
+        if verdict.rule != FINE:
+            proposal, verdict = self._shorten(state, stop, proposal, verdict)
+        velocity, after = (proposal, verdict.stop) if verdict.rule == FINE else halt(state.velocity, stop)
+        return Step(velocity, after, found, self._scale(velocity, asked))
 
-    def _tcp_refusal(self, path: Path, view: TcpView) -> Intervention | None:
-        limits = self._limits
-        low, high = self._room(view, path)
-        allowed = np.minimum(np.maximum(path.rate, low), high)
-        axis = int(np.abs(path.rate - allowed).argmax())
-        if abs(path.rate[axis] - allowed[axis]) > ROUNDING:
-            wall = "upper" if path.rate[axis] > allowed[axis] else "lower"
-            margin = _wall_margin(limits, view.point, axis, wall)
-            field = f"{'xyz'[axis]} {wall}"
-            return _intervention("workspace", field, path.rate[axis], allowed[axis], margin)
-        peak = self._peak(path)
-        if peak > limits.tcp_speed + ROUNDING:
-            return _intervention("tcp_speed", "tcp", peak, limits.tcp_speed)
-        return None
+    def outside(self, position: F64) -> str:
+        """Which limit of place joint position (n,) is outside of, in words; empty if none."""
+        self._clearances(position)
+        row = int(np.argmin(self._here))
+        if self._here[row] >= -ROUNDING:
+            return ""
+        around = self._around
+        return f"{around.rules[row]} {around.fields[row]}: outside by {-self._here[row]:.4f}"
 
-    def _path(self, velocity: F64, view: TcpView) -> Path:
-        magnitude = np.abs(velocity)
-        ticks = stop_ticks(velocity, self._limits.acceleration_step)
-        return Path(
-            velocity=velocity,
-            ticks=ticks,
-            time=stop_time(ticks, self._limits.dt),
-            rate=view.jacobian @ velocity,
-            bend=float(magnitude @ self._bend @ magnitude),
+    def _clearances(self, position: F64) -> None:
+        body, around = self._kinematics.body, self._around
+        clearances(around.table, self._kinematics.chain, body.capsules, position, self._at, self._here)
+
+    def _judge(self, state: MotionState, proposal: F64, collect: bool = False) -> Verdict:
+        worst, where = (self._worst, self._where) if collect else self._none
+        kinematics = self._kinematics
+        return judge(
+            kinematics.chain,
+            kinematics.body.capsules,
+            self._around.table,
+            self._limits.rates,
+            state,
+            proposal,
+            self._here,
+            self._at,
+            worst,
+            where,
         )
 
-    def _peak(self, path: Path) -> float:
-        speed = float(np.sqrt(path.rate @ path.rate))
-        return peak_speed(speed, path.bend, path.ticks, self._limits.dt)
+    def _gradient(self, row: int, position: F64) -> F64:
+        out = np.empty(len(self._limits.names))
+        kinematics = self._kinematics
+        gradient(row, self._around.table, kinematics.chain, kinematics.body.capsules, position, self._at, out)
+        return out
 
-    def _room(self, view: TcpView, path: Path) -> tuple[F64, F64]:
-        """Bounds (3,), (3,) m/s of the TCP's rate for which one tick and the stop stay in the box.
+    def _slow_rows(self, position: F64, wanted: F64, found: list[Intervention]) -> list[Row]:
+        """Where the arm is near something and approaches: only a share of that, none at the distance to keep."""
+        rows = []
+        for row, below in zip(self._slow, self._slow_below, strict=True):
+            share = self._share(int(row), float(below), position)
+            if share >= 1:
+                continue
+            normal = self._gradient(int(row), position)
+            rate = float(normal @ wanted)
+            allowed = max(share, 0.0) * rate
+            if rate < 0:
+                rows.append(Row(normal, allowed))
+            if rate < allowed - REPORT_FRACTION:
+                found.append(self._intervention(int(row), rate, allowed))
+        return rows
 
-        Along the path the TCP is at most `bend·s²/2` from the straight line `point + s·rate`, and that bound is
-        convex in s, so its end decides. A point already outside has room 0: it may only come back.
-        """
-        slack = path.bend * path.time / 2
-        high = np.maximum(self._limits.box_upper - view.point, 0) / path.time - slack
-        low = slack - np.maximum(view.point - self._limits.box_lower, 0) / path.time
-        return low, high
+    def _share(self, row: int, below: float, position: F64) -> float:
+        """1 where the arm need not be slower for this row, 0 where it may approach no more."""
+        if self._around.table.kind[row] != SINGULAR:
+            return float(self._here[row]) / below
+        keep = float(self._around.table.keep[row])
+        at = self._at
+        place(self._kinematics.chain, position, at.origin, at.turn)
+        jacobian(at.origin, at.turn, at.jacobian)
+        largest, smallest = extreme_singular_values(at.jacobian)
+        return (keep - largest / max(smallest, 1e-9)) / (keep - below)
+
+    def _improve(
+        self, state: MotionState, wanted: F64, proposal: F64, rows: list[Row], found: list[Intervention]
+    ) -> tuple[F64, Verdict]:
+        """Slower where the proposal is too fast, bent where it runs into something; judged, perhaps still refused."""
+        lower, upper = reachable(state, self._limits.rates)
+        rows, candidate = list(rows), proposal
+        if rows:
+            candidate = bend_away(proposal, lower, upper, rows, candidate)
+        verdict = self._judge(state, candidate, collect=True)
+        refused = verdict
+        for _ in range(ROUNDS):
+            if verdict.rule == CLEARANCE:
+                rows += self._violated(state, candidate)
+            elif verdict.rule in SPEEDS or verdict.rule == VELOCITY:
+                wanted = slower(wanted, verdict)
+                proposal = project(
+                    self._kinematics.chain, self._limits.rates, state, wanted, self._at, np.empty((1, 4))
+                )
+            else:
+                break
+            candidate = bend_away(proposal, lower, upper, rows, candidate) if rows else proposal
+            verdict = self._judge(state, candidate, collect=True)
+        if refused.rule != FINE:
+            self._note(refused, found)
+        return candidate, verdict
+
+    def _violated(self, state: MotionState, candidate: F64) -> list[Row]:
+        """A row for each clearance that the stop after `candidate`, just judged, would break."""
+        rows = []
+        square = float(candidate @ candidate)
+        for row in np.argsort(self._worst)[:MOST_ROWS]:
+            if self._worst[row] >= 0:
+                break
+            # How far the stop carries a velocity, seconds, by then.
+            carried = float((self._where[row] - state.position) @ candidate) / max(square, 1e-12)
+            carried = max(carried, self._limits.dt)
+            normal = self._gradient(int(row), self._where[row])
+            rows.append(Row(normal, float(normal @ candidate) + (LEAVE - self._worst[row]) / carried))
+        return rows
+
+    def _shorten(self, state: MotionState, stop: F64, proposal: F64, verdict: Verdict) -> tuple[F64, Verdict]:
+        """As much of the way from the stop to a refused proposal as is accepted; `verdict` if none is."""
+        base = halt(state.velocity, stop)[0]
+        best, low, high = proposal, 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            candidate = base + middle * (proposal - base)
+            judged = self._judge(state, candidate)
+            if judged.rule == FINE:
+                best, verdict, low = candidate, judged, middle
+            else:
+                high = middle
+        return best, verdict
+
+    def _scale(self, velocity: F64, asked: F64) -> float:
+        """How much of the velocity that was asked for is there, along its direction, joints weighed by their limits."""
+        weighed = asked / self._limits.velocity**2
+        whole = float(weighed @ asked)
+        return min(max(float(weighed @ velocity) / whole, 0.0), 1.0) if whole > 1e-12 else 1.0
+
+    def _report(self, notes: F64, found: list[Intervention]) -> None:
+        for rule, index, asked, allowed in notes.tolist():
+            if rule != FINE and abs(asked) > abs(allowed) * (1 + REPORT_FRACTION):
+                field = self._field(int(rule), int(index))
+                found.append(_intervention(RULES[int(rule)], field, asked, allowed))
+
+    def _note(self, verdict: Verdict, found: list[Intervention]) -> None:
+        if verdict.rule == CLEARANCE:
+            if verdict.asked < -(REPORT_FRACTION**2):
+                found.append(self._intervention(verdict.index, verdict.asked, 0.0))
+            return
+        field = self._field(verdict.rule, verdict.index)
+        found.append(_intervention(RULES[verdict.rule], field, verdict.asked, verdict.allowed))
+
+    def _field(self, rule: int, index: int) -> str:
+        if rule <= JERK:
+            return self._limits.names[index]
+        return self._kinematics.body.names[index] if rule == BODY_SPEED else "tcp"
+
+    def _intervention(self, row: int, asked: float, allowed: float) -> Intervention:
+        around = self._around
+        return _intervention(around.rules[row], around.fields[row], asked, allowed, float(self._here[row]))
 
 
-def _wall_margin(limits: Limits, point: F64, axis: int, wall: str) -> float:
-    if wall == "upper":
-        return float(limits.box_upper[axis] - point[axis])
-    return float(point[axis] - limits.box_lower[axis])
+def halt(velocity: F64, stop: F64) -> tuple[F64, F64]:
+    """Velocity (n,) of the next tick of a stored stop (m, n), and what is left of it."""
+    return (stop[0], stop[1:]) if len(stop) else (np.zeros_like(velocity), stop)
+
+
+def reachable(state: MotionState, rates: Rates) -> tuple[F64, F64]:
+    """Bounds (n,), (n,) rad/s of the next tick's velocity by each joint's velocity, acceleration and jerk."""
+    low = state.velocity + np.maximum(-rates.change, state.change - rates.step)
+    high = state.velocity + np.minimum(rates.change, state.change + rates.step)
+    low = np.minimum(np.maximum(low, -rates.velocity), rates.velocity)
+    return low, np.maximum(np.minimum(high, rates.velocity), low)
+
+
+def slower(wanted: F64, verdict: Verdict) -> F64:
+    """`wanted` (n,), slower by what a refusal for speed says: all of it, or the one joint that is near its end."""
+    share = BELOW * verdict.allowed / max(abs(verdict.asked), 1e-12)
+    if verdict.rule != VELOCITY:
+        return wanted * share
+    changed = wanted.copy()
+    changed[verdict.index] *= share
+    return changed
 
 
 def _intervention(rule: str, field: str, asked: float, allowed: float, margin: float = 0.0) -> Intervention:

@@ -214,7 +214,7 @@ def test_an_override_in_a_section_that_the_file_leaves_out_keeps_its_defaults(tm
         ("tcp_speed=2020-13-45", "not YAML: month must be in 1..12"),
         (f"workspace.lower.{'1' * 5000}=1", "is not in 0..2"),
         ("tcp_speed=fast", "safety/panda.yaml: tcp_speed is 'fast': Input should be a valid number"),
-        ("workspace.lower.0=0.9", "workspace: workspace x: lower 0.9 m must be below upper 0.8 m"),
+        ("workspace.lower.0=0.9", "workspace: box x: lower 0.9 m must be below upper 0.8 m"),
         ("velocity_scale=1.1", "beyond the robot's published limit (1); name it in beyond_published"),
         ("hold_after_s=0.6", "hold_after_s 0.6 s must be below stop_after_s 0.5 s"),
     ],

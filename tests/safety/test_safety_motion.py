@@ -9,7 +9,7 @@ from contracts.filter_bench import FilterBench
 from contracts.motion_checker import Checker
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
-from reflexarc.safety.braking import approach_factor, peak_speed, stop_time, stop_velocity
+from reflexarc.safety.project import approach_factor
 from reflexarc.wire.messages import F64
 
 AMPLITUDE = np.array([0.2, 0.08, -0.15, 0.1, 0.1, 0.1, 0.3])
@@ -85,8 +85,8 @@ def pushed(bench: FilterBench, twist: F64, ticks: int) -> F64:
     return np.array(points)
 
 
-def test_slides_along_a_wall_and_leaves_it(active: FilterBench) -> None:
-    wall = active.filter.limits.box_lower[2]
+def test_slides_along_a_wall_and_leaves_it(active: FilterBench, safety: SafetyConfig) -> None:
+    wall = safety.workspace.lower[2]
     down = pushed(active, np.array([0.0, 0.0, -0.2]), 500)
     assert wall <= down[-1, 2] < wall + 0.002
     assert "workspace" in active.rules
@@ -165,20 +165,6 @@ def test_a_hold_keeps_the_gripper_where_it_is(active: FilterBench) -> None:
     assert active.memory.gripper == held > 0
 
 
-@pytest.mark.parametrize("speed", [0.0, 0.01, 0.3, 1.234, 7.0])
-def test_the_stop_is_as_long_as_its_closed_form(speed: float) -> None:
-    step, dt = np.array([0.05, 0.04]), 0.005
-    velocity = np.array([speed, -speed / 3])
-    travelled = velocity * dt
-    now = velocity
-    for _ in range(1000):
-        now = stop_velocity(now, step)
-        travelled = travelled + now * dt
-    ticks = float(np.max(np.abs(velocity) / step))
-    assert np.abs(travelled - velocity * stop_time(ticks, dt)).max() < 1e-12
-    assert not now.any()
-
-
 @pytest.mark.parametrize("distance", [0.3, 1.0, 1.7, 3.0, 6.0, 77.7])
 def test_an_approach_ends_at_the_goal_without_overshoot_within_the_acceleration(distance: float) -> None:
     """In units of ticks and a·dt². The first step may be as fast as it likes; braking may not."""
@@ -190,16 +176,3 @@ def test_an_approach_ends_at_the_goal_without_overshoot_within_the_acceleration(
     drops = -np.diff([*speeds, 0.0])
     assert drops.max() <= 1 + 1e-9
     assert len(speeds) <= np.sqrt(2 * distance) + 2
-
-
-def test_peak_speed_bounds_every_tick_of_a_stop() -> None:
-    rng = np.random.default_rng(3)
-    dt = 0.005
-    for _ in range(300):
-        speed, bend, ticks = rng.exponential(0.3), rng.exponential(3), rng.exponential(30) + 1e-3
-        along, worst = dt, speed + bend * dt
-        for tick in range(1, int(ticks) + 1):
-            share = 1 - tick / ticks
-            along += share * dt
-            worst = max(worst, share * (speed + bend * along))
-        assert worst <= peak_speed(speed, bend, ticks, dt) + 1e-12

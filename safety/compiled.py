@@ -1,0 +1,41 @@
+"""Compile a numeric kernel with numba, once for each version of this folder, and keep the result on disk.
+
+numba's own cache looks only at the file of the function itself, not at the kernels that it calls from other files: a
+change there would leave a stale kernel in use. So the cache's folder is named by the hash of all files with kernels.
+Where nothing can be written, kernels are compiled anew by each process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numba
+
+
+def compiled[F: Callable[..., Any]](kernel: F) -> F:
+    """`kernel`, compiled on its first call for the types it is called with. No fast-math: same bits every time."""
+    given = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_CACHE)
+    try:
+        return cast(F, numba.njit(cache=True)(kernel))
+    except RuntimeError:  # numba found no folder that can be written
+        return cast(F, numba.njit(kernel))
+    finally:
+        numba.config.CACHE_DIR = given
+
+
+def _cache_folder() -> Path:
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).resolve().parent.glob("*.py")):
+        text = source.read_bytes()
+        if b"import compiled" in text:
+            digest.update(text)
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "reflexarc" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+_CACHE = _cache_folder()
