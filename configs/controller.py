@@ -19,7 +19,8 @@ class ControllerConfig(Config):
     catch_up_speed: m/s that the TCP may go faster than its path to make up for what passed while the model thought;
     where that does not suffice it is late. hold_deceleration: m/s² of the TCP when a chunk has run out.
     policy_timeout_s: an unanswered request is forgotten after this. teleop_follow_s: a person's target is reached this
-    much later; teleop_speed m/s and teleop_acceleration m/s² bound the way there. ik_*: weights of the differential IK (mink).
+    much later; teleop_speed m/s and teleop_acceleration m/s² bound the way there. ik_*: weights of the differential IK
+    (mink).
     ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path (in joint space the robot's own limits hold instead).
     """
 

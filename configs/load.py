@@ -22,6 +22,7 @@ from reflexarc.configs.errors import ConfigError, unknown
 from reflexarc.configs.policy import PolicyConfig
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
+from reflexarc.configs.teleop import TeleopConfig
 
 ROOT = Path(__file__).resolve().parent
 
@@ -73,6 +74,11 @@ def load_controller(name_or_path: str, overrides: Sequence[str] = ()) -> Control
 def load_policy(name_or_path: str, overrides: Sequence[str] = ()) -> PolicyConfig:
     """A policy's model and training from `configs/policies/` or a file."""
     return load(PolicyConfig, "policies", name_or_path, overrides)
+
+
+def load_teleop(name_or_path: str, overrides: Sequence[str] = ()) -> TeleopConfig:
+    """A way to teleoperate from `configs/teleop/` or a file."""
+    return load(TeleopConfig, "teleop", name_or_path, overrides)
 
 
 def dump(config: BaseModel) -> str:

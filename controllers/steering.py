@@ -66,6 +66,8 @@ class Steering:
 
     def refusal(self, command: TeleopCommand) -> str:
         """Why `command` cannot be followed, naming the field; empty if it can."""
+        if self._anchor is not None and self._kind != command.kind:
+            return f"kind is {command.kind!r}, it was engaged with {self._kind!r}"
         expected = (len(self._joint_speeds),) if command.kind == "joint_offset" else (6,)
         if command.motion.shape != expected:
             return f"motion of kind {command.kind!r} has shape {command.motion.shape}, it must be {expected}"
@@ -92,6 +94,7 @@ class Steering:
         if self._anchor is None:
             self._anchor = self._target = self._coasting(present)
             self._anchor_joints = joints.copy()
+            self._kind, self._origin = command.kind, command.motion
             self._heard_ns = command.t_ns
         if command.gripper is not None:
             gripper = min(max(command.gripper, 0.0), 1.0)
@@ -143,11 +146,20 @@ class Steering:
         elif self._space == "joint":
             self._target = self._at(self._offset_joints(command), self._anchor.quat)
         elif command.kind == "offset":
-            pose = geometry.apply_delta(geometry.pose(self._anchor.point, self._anchor.quat), command.motion)
+            pose = geometry.apply_delta(
+                geometry.pose(self._anchor.point, self._anchor.quat), self._moved(command)
+            )
             self._target = self._at(pose[:3], pose[3:])
         else:
-            pose = self._kinematics.forward(self._anchor_joints + command.motion)
+            pose = self._kinematics.forward(self._anchor_joints + self._moved(command))
             self._target = self._at(pose[:3], pose[3:])
+
+    def _moved(self, command: TeleopCommand) -> F64:
+        """How far the device was moved since it was engaged, (6,) m and rotation vector or (n,) rad."""
+        if command.kind == "joint_offset":
+            return command.motion - self._origin
+        here = geometry.pose(command.motion[:3], geometry.exp(command.motion[3:]))
+        return geometry.delta_between(geometry.pose(self._origin[:3], geometry.exp(self._origin[3:])), here)
 
     def _pushed(self, motion: F64) -> Sample:
         """The target moved by `motion` (6,) m and rotation vector, base frame."""
@@ -172,8 +184,8 @@ class Steering:
     def _offset_joints(self, command: TeleopCommand) -> F64:
         """(n,) rad: where the offset leads in joint space."""
         if command.kind == "joint_offset":
-            return self._anchor_joints + command.motion
-        pose = geometry.apply_delta(self._kinematics.forward(self._anchor_joints), command.motion)
+            return self._anchor_joints + self._moved(command)
+        pose = geometry.apply_delta(self._kinematics.forward(self._anchor_joints), self._moved(command))
         return self._kinematics.solve(pose, self._target.point, LONGEST_INPUT_NS * NS).joint_position
 
     def _time_to(self, gap: F64, turn: F64, present: Sample) -> float:

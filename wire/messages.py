@@ -136,8 +136,9 @@ class TeleopCommand(Message, frozen=True, kw_only=True, tag="teleop_command", eq
     """What a person asks of the controller, several times a second for as long as the device is there.
 
     engaged: the dead-man is held; otherwise the arm is to stand still and `motion` counts for nothing.
-    motion: by `kind`, base frame: "twist" (6,) m/s and rad/s; "offset" (6,) m and rotation vector, how far the device
-    was moved since it was engaged; "joint_offset" (n,) rad, the same for the robot's joints.
+    motion: by `kind`, base frame: "twist" (6,) m/s and rad/s; "offset" (6,) m and rotation vector, where the device is
+    from an origin of its own, of which only the changes since it was engaged count; "joint_offset" (n,) rad, the same
+    for the robot's joints.
     gripper: opening 0..1, None to leave it as it is. keys: episode keys that were pressed since the last command.
     """
 

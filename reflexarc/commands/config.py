@@ -21,7 +21,7 @@ def config(
 
     Args:
         action: `list` the presets of a kind (or of all), or `show` one.
-        kind: robots, safety, controllers or policies.
+        kind: robots, safety, controllers, policies or teleop.
         name: of the preset, or a file.
     """
     from reflexarc.configs import load
@@ -32,6 +32,7 @@ def config(
         "safety": load.load_safety,
         "controllers": load.load_controller,
         "policies": load.load_policy,
+        "teleop": load.load_teleop,
     }
     if kind and kind not in loaders:
         raise ConfigError(unknown("kind of configuration", kind, loaders))

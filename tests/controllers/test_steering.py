@@ -38,6 +38,15 @@ def command(
     )
 
 
+ELSEWHERE = np.array([1.0, -2.0, 0.5, 0.0, 0.0, 1.0])
+"""Where a device may happen to be: its origin means nothing."""
+
+
+def since(now_ns: int, start_ns: int) -> float:
+    """A share that rises from 0 to 1 within half a second from `start_ns`."""
+    return min(max((now_ns - start_ns) / (500 * MS), 0.0), 1.0)
+
+
 def steered(twist: tuple[float, ...], **options: object) -> Rig:
     """A rig without a policy, whose person asks for `twist` all the time."""
     rig = Rig(lambda _: moves(1, (0.0,)), spec=steering_spec(panda(), joints=False), cameras=(), **options)  # type: ignore[arg-type]
@@ -90,7 +99,7 @@ def test_a_turn_turns_the_tcp() -> None:
 def test_a_device_that_falls_silent_is_a_hold(kind: TeleopKind) -> None:
     rig = steered((0.1,))
     far = np.array([0.25, 0.0, 0.0, 0.0, 0.0, 0.0])
-    rig.person = lambda now: command(now, 0.4 * far if kind == "twist" else far, kind=kind)
+    rig.person = lambda now: command(now, 0.4 * far if kind == "twist" else far * (now > 0), kind=kind)
     rig.run(0.5)
     rig.person = lambda now: None
     silent_from = rig.log.path[-1][0]
@@ -112,7 +121,7 @@ def test_an_offset_is_reached_from_where_it_was_engaged() -> None:
     start = rig.log.poses[-1]
     rig.person = command
     rig.run(0.1)
-    rig.person = lambda now: command(now, offset, kind="offset")
+    rig.person = lambda now: command(now, since(now, 300 * MS) * offset + ELSEWHERE, kind="offset")
     rig.run(1.5)
     assert geometry.delta_between(start, rig.log.poses[-1]) == pytest.approx(offset, abs=1e-3)
     # Released, moved back by hand and engaged again: nothing happens until it moves again.
@@ -130,7 +139,7 @@ def test_a_leader_arm_moves_the_joints(joint_space: bool) -> None:
     rig = Rig(lambda _: moves(4, (0.0,)), spec=spec, cameras=())
     rig.mute = True
     offset = np.array([0.2, 0.1, 0.0, -0.1, 0.0, 0.1, 0.3])
-    rig.person = lambda now: command(now, offset, kind="joint_offset", gripper=0.25)
+    rig.person = lambda now: command(now, 0.5 + since(now, 0) * offset, kind="joint_offset", gripper=0.25)
     rig.run(2.0)
     if joint_space:
         assert rig.host.joints == pytest.approx(np.array(robot.home) + offset, abs=1e-3)
@@ -145,7 +154,7 @@ def test_the_tcp_can_be_steered_in_joint_space(kind: TeleopKind) -> None:
     rig = Rig(lambda _: moves(1, (0.0,)), spec=steering_spec(panda(), joints=True), cameras=())
     rig.mute = True
     motion = np.array([0.05, 0.0, 0.0, 0.0, 0.0, 0.0])
-    rig.person = lambda now: command(now, motion, kind=kind)
+    rig.person = lambda now: command(now, motion * (now > 0 or kind == "twist"), kind=kind)
     rig.run(1.0)
     moved = rig.log.path[-1] - rig.log.path[0]
     assert moved[0] == pytest.approx(0.05, abs=0.01)
@@ -223,7 +232,7 @@ def test_an_answer_on_its_way_when_the_person_takes_over_is_dropped() -> None:
 
 def test_after_a_stop_the_person_takes_hold_anew() -> None:
     rig = steered((0.0,))
-    rig.person = lambda now: command(now, np.array([0.1, 0, 0, 0, 0, 0]), kind="offset")
+    rig.person = lambda now: command(now, np.array([1e-10 * now, 0, 0, 0, 0, 0]), kind="offset")
     rig.run(1.0)
     rig.host.safety = "protective_stop"
     rig.run(0.2)
