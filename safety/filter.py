@@ -1,9 +1,9 @@
 """The safety filter: the last thing that any command passes before a driver.
 
 `filter(memory, measured, setpoint | None, now_ns) -> (command, memory, report)` is pure: what it knows of the past is
-in `memory`. Whatever arrives, the commanded motion stays within the limits of joint position, velocity and
-acceleration, of TCP speed and of the workspace box; see `motion` for why. It is a software limiter, not a rated
-safety function.
+in `memory`. Whatever arrives, the commanded motion stays within every limit of position, velocity, acceleration and
+jerk, of joints and TCP, of boxes and distances; see `motion` for why. It is a software limiter, not a rated safety
+function.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from reflexarc.configs.errors import SafetyError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.safety import intake, states
+from reflexarc.safety.contact import Contact, moves_away
+from reflexarc.safety.integrity import Integrity, Trust
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
 from reflexarc.safety.memory import Memory
-from reflexarc.safety.motion import Motion
+from reflexarc.safety.motion import MotionLimiter, Step, Target, halt
 from reflexarc.safety.reference import target_at
+from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import (
+    F64,
     F64,
     HostAction,
     Intervention,
@@ -40,6 +44,7 @@ HOLD_REASONS = {
     "clock": "the setpoint is stamped by another clock",
     "shape": "the setpoint has a wrong shape",
     "finite": "the setpoint is not finite",
+    "contact": "something presses: only motion away from it is followed",
 }
 
 
@@ -48,12 +53,16 @@ class SafetyFilter:
 
     def __init__(self, robot: RobotConfig, safety: SafetyConfig, clock: str = "monotonic") -> None:
         """clock: name of the clock of `now_ns`; a setpoint stamped by another one is refused."""
-        self.kinematics = Kinematics(robot)
-        self.limits = Limits.of(robot, safety)
+        self.kinematics = Kinematics(robot, safety.held_tool)
+        self.limits = Limits.of(robot, safety, self.kinematics.reach)
         self._safety = safety
         self._clock = clock
         self._stop_category = robot.stop_category
-        self._motion = Motion(self.limits, self.kinematics.bend)
+        around = Surroundings.of(robot, safety, self.kinematics, self.limits.lower, self.limits.upper)
+        self._motion = MotionLimiter(self.kinematics, self.limits, around)
+        self._contact = Contact(robot, safety)
+        self._integrity = Integrity(robot, safety)
+        self._way_ns = round(safety.contact.sustained_s * 1e9)
         self._hold_ns = round(safety.hold_after_s * 1e9)
         self._stop_ns = round(safety.stop_after_s * 1e9)
         self._chunk_ns = round(safety.chunk_age_limit_s * 1e9)
@@ -67,15 +76,14 @@ class SafetyFilter:
                 f"cannot start from joint position {position.tolist()} and gripper {measured.gripper}: "
                 f"{len(self.limits.names)} finite values are needed"
             )
-        position.flags.writeable = False
         gripper = min(max(float(measured.gripper), 0.0), 1.0)
         return Memory(
             state="ready",
             mode="active",
             reason="",
             now_ns=now_ns,
-            position=position,
-            velocity=np.zeros_like(position),
+            motion=self.kinematics.rest(position),
+            stop=np.zeros((0, position.size)),
             view=self.kinematics.view(position),
             gripper=gripper,
             gripper_goal=gripper,
@@ -89,11 +97,13 @@ class SafetyFilter:
         found: list[Intervention] = []
         earlier = memory.reported
         memory = self._watch(memory, measured, now_ns, found)
-        if setpoint is not None and memory.state in states.ENABLED and not memory.held:
+        if setpoint is not None and memory.state in states.ENABLED and not memory.deaf:
             memory = self._receive(memory, measured, setpoint, found)
-        if memory.state in states.ENABLED and not memory.held:
-            memory = self._judge_age(memory, found)
-        memory = self._move(memory, measured, found)
+        if memory.state in states.ENABLED and not memory.deaf:
+            memory = self._judge_contact(self._judge_age(memory, found), found)
+        elif memory.state in states.ENABLED:
+            memory = self._judge_deaf(memory, setpoint, found)
+        memory, speed_scale = self._move(memory, measured, found)
         report = SafetyReport(
             t_ns=now_ns,
             clock=self._clock,
@@ -102,9 +112,13 @@ class SafetyFilter:
             previous_state=earlier,
             interventions=found,
             reason=memory.reason,
+            speed_scale=speed_scale,
         )
+        # Copies: whoever is given a command may change it, the memory of it stays.
         command = JointCommand(
-            joint_position=memory.position, joint_velocity=memory.velocity, gripper=memory.gripper
+            joint_position=memory.position.copy(),
+            joint_velocity=memory.velocity.copy(),
+            gripper=memory.gripper,
         )
         return command, memory, report
 
@@ -125,8 +139,10 @@ class SafetyFilter:
             return self._enable(memory, target, now_ns)
         mode = "reduced" if action == "reduce" else memory.mode
         held = target == "hold" or (memory.held and target in states.ENABLED)
+        # A silence that has begun is not excused by a hold: it may still become a stop.
+        silent = held and (memory.silent or memory.reason == HOLD_REASONS["setpoint_age"])
         reason = f"{action} requested"
-        memory = dataclasses.replace(memory, state=target, mode=mode, held=held, reason=reason)
+        memory = dataclasses.replace(memory, state=target, mode=mode, held=held, silent=silent, reason=reason)
         return memory, True, f"{action}: {target}"
 
     def trip(self, memory: Memory, reason: str) -> Memory:
@@ -135,6 +151,10 @@ class SafetyFilter:
             return memory
         return dataclasses.replace(memory, state="protective_stop", reason=reason)
 
+    def outside(self, position: F64) -> str:
+        """Which limit of place joint position (n,) rad is outside of, in words; empty if none."""
+        return self._motion.outside(position)
+
     def released(self, memory: Memory) -> bool:
         """Whether the arm is to hold by its own brakes: commands are not written, and follow the measurement."""
         if memory.state == "protective_stop" and self._stop_category == 2:
@@ -142,11 +162,14 @@ class SafetyFilter:
         return memory.at_rest and memory.state in states.RELEASING
 
     def _enable(self, memory: Memory, target: SafetyState, now_ns: int) -> tuple[Memory, bool, str]:
-        outside = self.limits.outside(memory.position, memory.view.point)
+        outside = self._motion.outside(memory.position)
         if outside:
             target = "recovery"
         if memory.state == target and not memory.held:
             return memory, True, f"already {target}"
+        if memory.giving_way:
+            return memory, False, f"enable refused: the arm gives way before it stops: {memory.giving_way}"
+        doubt = self._contact.payload_doubt(memory.touch)
         memory = dataclasses.replace(
             memory,
             state=target,
@@ -158,31 +181,28 @@ class SafetyFilter:
             last_seq=-1,
             refused="",
             held=False,
+            silent=False,
             bad_count=0,
-            wrench_count=0,
             enabled_ns=now_ns,
         )
-        return memory, True, f"enable: {target}" + (f" ({outside})" if outside else "")
+        notes = "; ".join(note for note in (outside, doubt) if note)
+        return memory, True, f"enable: {target}" + (f" ({notes})" if notes else "")
 
     def _watch(self, memory: Memory, measured: Measured, now_ns: int, found: list[Intervention]) -> Memory:
-        """Clock, driver and wrist wrench: each may latch a stop."""
-        if now_ns < memory.now_ns:
-            lost = now_ns - memory.now_ns
-            memory = self._latch(memory, found, "clock", "now", lost, 0, "the clock went backwards")
-        fresh = measured.t_ns != memory.reading_ns
-        count = memory.wrench_count
-        if fresh:
-            count = count + 1 if self._wrench_too_high(measured) else 0
+        """Clock, driver, encoders and contact: each may latch a stop."""
+        trust, fault = self._integrity.clock(memory.trust, memory.now_ns, now_ns)
+        if fault is not None:
+            memory = self._latch_fault(memory, found, fault, self._integrity.words(fault))
+        finite = _finite(measured)
+        touch = memory.touch
+        if finite:
+            touch = self._contact.feel(touch, measured, memory.view.jacobian, memory.view.pose[3:])
         memory = dataclasses.replace(
-            memory,
-            now_ns=max(now_ns, memory.now_ns),
-            reading_ns=measured.t_ns,
-            wrench_count=count,
-            seq=memory.seq + 1,
+            memory, now_ns=max(now_ns, memory.now_ns), touch=touch, trust=trust, seq=memory.seq + 1
         )
         if memory.state not in states.ENABLED:
-            return memory
-        if not _finite(measured):
+            return dataclasses.replace(memory, trust=Trust(late=trust.late), giving_way="")
+        if not finite:
             return self._latch(
                 memory, found, "finite", "measured", 0, 0, "the driver's reading is not finite"
             )
@@ -190,24 +210,46 @@ class SafetyFilter:
         if age > self._silence_ns:
             text = f"driver silent for {age * 1e-6:.0f} ms (limit {self._silence_ns * 1e-6:.0f} ms)"
             return self._latch(memory, found, "driver_silence", "driver", age, self._silence_ns, text)
-        if count >= self._safety.wrench_ticks:
-            return self._latch_wrench(memory, measured, found)
-        return memory
+        trust, fault = self._integrity.encoders(trust, measured, memory.position)
+        memory = dataclasses.replace(memory, trust=trust)
+        if fault is not None:
+            return self._latch_fault(memory, found, fault, self._integrity.words(fault))
+        return self._watch_contact(memory, found)
 
-    def _wrench_too_high(self, measured: Measured) -> bool:
-        force, torque = _norms(measured)
-        # Written so that a NaN counts as too high.
-        return not (force <= self._safety.force_ceiling and torque <= self._safety.torque_ceiling)
+    def _watch_contact(self, memory: Memory, found: list[Intervention]) -> Memory:
+        """A contact that was too high or took too long: give way, then stop. Standing on it would keep its force."""
+        touch = memory.touch
+        if not memory.giving_way:
+            text = self._contact.verdict(touch)
+            if not text:
+                return memory
+            found.append(touch.intervention())
+            return dataclasses.replace(
+                memory, state="hold", reason=text, giving_way=text, way_ns=memory.now_ns
+            )
+        if touch.pressed and memory.now_ns - memory.way_ns < self._way_ns:
+            return memory
+        return self._latch_fault(memory, found, touch.intervention(), memory.giving_way)
 
-    def _latch_wrench(self, memory: Memory, measured: Measured, found: list[Intervention]) -> Memory:
-        force, torque = _norms(measured)
-        ceiling = self._safety.force_ceiling
-        if not force <= ceiling:
-            text = f"wrist force {force:.1f} N above its ceiling {ceiling} N"
-            return self._latch(memory, found, "wrist_force", "wrist", force, ceiling, text)
-        ceiling = self._safety.torque_ceiling
-        text = f"wrist torque {torque:.2f} N·m above its ceiling {ceiling} N·m"
-        return self._latch(memory, found, "wrist_torque", "wrist", torque, ceiling, text)
+    def _judge_contact(self, memory: Memory, found: list[Intervention]) -> Memory:
+        """While something presses, follow only what moves away from it."""
+        if not memory.touch.pressed or memory.state not in states.FOLLOWING or memory.last is None:
+            return memory
+        target = target_at(memory.before, memory.last, memory.now_ns, self.limits)
+        if target is not None and moves_away(memory.touch, target.position - memory.position):
+            return memory
+        found.append(memory.touch.intervention())
+        return self._hold(memory, "contact")
+
+    def _judge_deaf(self, memory: Memory, setpoint: Setpoint | None, found: list[Intervention]) -> Memory:
+        """A person's hold: a controller that was silent when it began, and stays so, is a stop all the same."""
+        last = memory.last
+        if not memory.silent or last is None:
+            return memory
+        if setpoint is not None and intake.is_new(memory, setpoint):
+            return dataclasses.replace(memory, silent=False)
+        age = max(memory.now_ns - memory.received_ns, memory.now_ns - last.t_ns)
+        return self._latch_silence(memory, found, age) if age > self._stop_ns else memory
 
     def _receive(
         self, memory: Memory, measured: Measured, setpoint: Setpoint, found: list[Intervention]
@@ -240,8 +282,7 @@ class SafetyFilter:
             return self._hold(memory, memory.refused) if memory.refused else self._follow(memory)
         age = max(now - memory.received_ns, now - last.t_ns)
         if age > self._stop_ns:
-            text = f"controller silent: no setpoint for {age * 1e-6:.0f} ms (limit {self._stop_ns * 1e-6:.0f} ms)"
-            return self._latch(memory, found, "setpoint_age", "setpoint", age, self._stop_ns, text)
+            return self._latch_silence(memory, found, age)
         if memory.refused:
             return self._hold(memory, memory.refused)
         if age > self._hold_ns:
@@ -266,6 +307,15 @@ class SafetyFilter:
             return memory
         return dataclasses.replace(memory, state=memory.mode, reason="")
 
+    def _latch_silence(self, memory: Memory, found: list[Intervention], age: int) -> Memory:
+        text = f"controller silent: no setpoint for {age * 1e-6:.0f} ms (limit {self._stop_ns * 1e-6:.0f} ms)"
+        return self._latch(memory, found, "setpoint_age", "setpoint", age, self._stop_ns, text)
+
+    def _latch_fault(
+        self, memory: Memory, found: list[Intervention], fault: Intervention, text: str
+    ) -> Memory:
+        return self._latch(memory, found, fault.rule, fault.field, fault.asked, fault.allowed, text)
+
     def _latch(
         self,
         memory: Memory,
@@ -281,59 +331,66 @@ class SafetyFilter:
         found.append(_intervention(rule, field, asked, allowed))
         return dataclasses.replace(memory, state="protective_stop", reason=text)
 
-    def _move(self, memory: Memory, measured: Measured, found: list[Intervention]) -> Memory:
-        """The commanded state of this tick."""
+    def _move(self, memory: Memory, measured: Measured, found: list[Intervention]) -> tuple[Memory, float]:
+        """The commanded state of this tick, and how much of the motion asked for was allowed."""
         if self.released(memory):
-            return self._follow_measured(memory, measured)
-        velocity = self._velocity(memory, found)
-        position, view, gripper, goal = memory.position, memory.view, memory.gripper, memory.gripper_goal
+            return self._follow_measured(memory, measured), 1.0
+        step = self._step(memory, found)
+        motion, view, gripper, goal = memory.motion, memory.view, memory.gripper, memory.gripper_goal
         state, mode, reason = memory.state, memory.mode, memory.reason
-        if velocity.any():
-            position = memory.position + velocity * self.limits.dt
-            position.flags.writeable = velocity.flags.writeable = False
-            view = self.kinematics.view(position)
-            if state == "recovery" and not self.limits.outside(position, view.point):
+        if step.velocity.any() or motion.change.any() or motion.twist_change.any():
+            motion, view = self.kinematics.advance(motion, step.velocity, self.limits.dt)
+            if state == "recovery" and not self._motion.outside(motion.position):
                 state, mode, reason = "reduced", "reduced", "back inside the limits"
         if state in states.FOLLOWING and memory.last is not None:
             goal = memory.last.gripper
-            step = self.limits.gripper_step
-            gripper += min(max(goal - gripper, -step), step)
-        return dataclasses.replace(
+            most = self.limits.gripper_step
+            gripper += min(max(goal - gripper, -most), most)
+        memory = dataclasses.replace(
             memory,
             state=state,
             mode=mode,
             reason=reason,
             reported=state,
-            position=position,
-            velocity=velocity,
+            motion=motion,
+            stop=step.stop,
             view=view,
             gripper=gripper,
             gripper_goal=goal,
         )
+        return memory, step.speed_scale
 
-    def _velocity(self, memory: Memory, found: list[Intervention]) -> F64:
+    def _step(self, memory: Memory, found: list[Intervention]) -> Step:
+        if memory.state == "hold" and memory.touch.pressed and memory.touch.position is not None:
+            return self._give_way(memory, memory.touch.position)
         if memory.state not in states.FOLLOWING or memory.last is None:
-            return self._motion.stop(memory.velocity) if memory.velocity.any() else memory.velocity
+            return Step(*halt(memory.velocity, memory.stop), [], 1.0)
         target = target_at(memory.before, memory.last, memory.now_ns, self.limits)
         if target is None:
             late = memory.now_ns - memory.last.t_due_ns
             found.append(_intervention("extrapolation", "setpoint", late, 0))
-            return self._motion.stop(memory.velocity)
+            return Step(*halt(memory.velocity, memory.stop), [], 1.0)
         scale = 1.0 if memory.state == "active" else self.limits.reduced_scale
-        velocity, limited = self._motion.step(memory.position, memory.velocity, memory.view, target, scale)
-        found.extend(limited)
-        return velocity
+        step = self._motion.step(memory.motion, memory.stop, target, scale)
+        found.extend(step.interventions)
+        return step
+
+    def _give_way(self, memory: Memory, measured: F64) -> Step:
+        """Towards where the arm is: the servo then stops pressing. Slowly, and within all limits, as every motion."""
+        position = np.clip(measured, self.limits.lower, self.limits.upper)
+        target = Target(position=position, velocity=np.zeros_like(position))
+        return self._motion.step(memory.motion, memory.stop, target, self.limits.reduced_scale)
 
     def _follow_measured(self, memory: Memory, measured: Measured) -> Memory:
         if not _finite(measured):
             return dataclasses.replace(memory, reported=memory.state)
         position = np.array(measured.joint_position, dtype=np.float64)
-        position.flags.writeable = False
         gripper = min(max(float(measured.gripper), 0.0), 1.0)
         return dataclasses.replace(
             memory,
             reported=memory.state,
-            position=position,
+            motion=self.kinematics.rest(position),
+            stop=np.zeros((0, position.size)),
             view=self.kinematics.view(position),
             gripper=gripper,
             gripper_goal=gripper,
@@ -344,12 +401,6 @@ def _finite(measured: Measured) -> bool:
     """Whether joints and gripper are finite."""
     joints = np.isfinite(measured.joint_position).all() and np.isfinite(measured.joint_velocity).all()
     return bool(joints) and math.isfinite(measured.gripper)
-
-
-def _norms(measured: Measured) -> tuple[float, float]:
-    """Magnitudes of force, N, and torque, N·m."""
-    fx, fy, fz, tx, ty, tz = measured.wrench_tcp.tolist()
-    return math.sqrt(fx * fx + fy * fy + fz * fz), math.sqrt(tx * tx + ty * ty + tz * tz)
 
 
 def _intervention(rule: str, field: str, asked: float, allowed: float) -> Intervention:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from reflexarc.safety.contact import NOTHING_FELT, Touch
+from reflexarc.safety.integrity import NEW, Trust
+from reflexarc.safety.judge import MotionState
 from reflexarc.safety.kinematics import TcpView
 from reflexarc.wire.messages import F64, SafetyState, Setpoint
 
@@ -13,21 +16,22 @@ class Memory:
     """The filter's history. Times are ns of the host's clock.
 
     state: of the machine; reported: the state in the last report; mode: the state that a hold returns to;
-    reason: why it is in `state`. position, velocity: (n,) commanded, rad and rad/s; velocity is that of the last
-    tick, so with the closed form of braking it also *is* the stored stop. view: the TCP at `position`.
+    reason: why it is in `state`. motion: the commanded motion, with acceleration. stop: (m, n) rad/s, the velocities
+    of the ticks of the stored stop: what is commanded if nothing else is accepted. view: the TCP.
     gripper: commanded opening; gripper_goal: the one asked for. last, before: the newest accepted setpoint and
     the one before it. enabled_ns: setpoints made earlier are not fresh. received_ns: when `last` came, on the
     host's own clock. last_seq: newest sequence number seen, good or bad. refused: rule that refused the newest
-    setpoint. held: a person asked to hold. bad_count, wrench_count: so many in a row. reading_ns: time of the
-    newest reading. seq: of the reports.
+    setpoint. held: a person asked to hold; silent: the controller had fallen silent by then. bad_count: malformed
+    ones in a row. touch: the contact felt; trust: what the checks of readings and clock remember. giving_way: why a
+    stop must follow, once a contact has been given way to, since way_ns. seq: of the reports.
     """
 
     state: SafetyState
     mode: SafetyState
     reason: str
     now_ns: int
-    position: F64
-    velocity: F64
+    motion: MotionState
+    stop: F64
     view: TcpView
     gripper: float
     gripper_goal: float
@@ -39,10 +43,28 @@ class Memory:
     last_seq: int = -1
     refused: str = ""
     held: bool = False
+    silent: bool = False
     bad_count: int = 0
-    wrench_count: int = 0
-    reading_ns: int = -1
+    touch: Touch = NOTHING_FELT
+    trust: Trust = NEW
+    giving_way: str = ""
+    way_ns: int = 0
     seq: int = 0
+
+    @property
+    def position(self) -> F64:
+        """(n,) rad, commanded."""
+        return self.motion.position
+
+    @property
+    def velocity(self) -> F64:
+        """(n,) rad/s, commanded: that of the last tick."""
+        return self.motion.velocity
+
+    @property
+    def deaf(self) -> bool:
+        """Whether setpoints count for nothing until a person acts: held, or on the way to a stop."""
+        return self.held or bool(self.giving_way)
 
     @property
     def at_rest(self) -> bool:

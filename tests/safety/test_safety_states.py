@@ -95,7 +95,7 @@ def happen(bench: FilterBench, event: str) -> None:
         _, bench.memory, _ = bench.filter.filter(bench.memory, measured, None, bench.now_ns)
     elif event == "high force":
         bench.wrench[2] = -100.0
-        for _ in range(6):
+        for _ in range(120):
             bench.tick(bench.setpoint())
     elif event == "clock goes back":
         bench.now_ns -= 10_000_000
