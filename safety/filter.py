@@ -27,7 +27,6 @@ from reflexarc.safety.reference import target_at
 from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import (
     F64,
-    F64,
     HostAction,
     Intervention,
     JointCommand,

@@ -74,7 +74,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """velocity: (n,) of the next tick. stop: (m, n) of the ticks of the stop after it. speed_scale: see SafetyReport."""
+    """velocity: (n,) of the next tick. stop: (m, n) of the stop after it. speed_scale: as in `SafetyReport`."""
 
     velocity: F64
     stop: F64
@@ -125,7 +125,7 @@ class MotionLimiter:
             asked,
             notes[:2],
         )
-        proposal = project(kinematics.chain, rates, state, wanted, self._at, notes[2:])
+        proposal = self._project(state, wanted, notes[2:])
         self._report(notes, found)
         self._clearances(state.position)
         slowing = self._slow_rows(state.position, wanted, found)
@@ -165,6 +165,9 @@ class MotionLimiter:
             worst,
             where,
         )
+
+    def _project(self, state: MotionState, wanted: F64, notes: F64) -> F64:
+        return project(self._kinematics.chain, self._limits.rates, state, wanted, self._at, notes)
 
     def _gradient(self, row: int, position: F64) -> F64:
         out = np.empty(len(self._limits.names))
@@ -214,9 +217,7 @@ class MotionLimiter:
                 rows += self._violated(state, candidate)
             elif verdict.rule in SPEEDS or verdict.rule == VELOCITY:
                 wanted = slower(wanted, verdict)
-                proposal = project(
-                    self._kinematics.chain, self._limits.rates, state, wanted, self._at, np.empty((1, 4))
-                )
+                proposal = self._project(state, wanted, np.empty((1, 4)))
             else:
                 break
             candidate = bend_away(proposal, lower, upper, rows, candidate) if rows else proposal

@@ -127,12 +127,12 @@ def project(chain: Chain, rates: Rates, now: MotionState, wanted: F64, at: Scrat
             share, rule, worst = room, TCP_JERK + part, 0
     if rule != FINE:
         dt = rates.dt
-        if rule == ACCELERATION or rule == JERK:
+        if rule in (ACCELERATION, JERK):
             unit = dt if rule == ACCELERATION else dt * dt
             before = base_change[worst] if rule == ACCELERATION else base_change[worst] - now.change[worst]
             asked, allowed = (before + way[worst]) / unit, (before + share * way[worst]) / unit
         else:
-            angular = rule == TCP_ANGULAR_ACCELERATION or rule == TCP_ANGULAR_JERK
+            angular = rule in (TCP_ANGULAR_ACCELERATION, TCP_ANGULAR_JERK)
             unit = dt if rule <= TCP_ANGULAR_ACCELERATION else dt * dt
             before_all = base_change if rule <= TCP_ANGULAR_ACCELERATION else base_change - now.change
             asked = _rate(at.jacobian, before_all + way, 1 if angular else 0) / unit
