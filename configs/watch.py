@@ -65,3 +65,17 @@ class IntegrityConfig(Config):
     clock_jump_s: float = Field(default=0.5, gt=0)
     monitor_silence_s: float = Field(default=0.5, gt=0)
     monitor_loss: Literal["ignore", "hold", "stop"] = "stop"
+
+
+class EStopConfig(Config):
+    """Emergency stop inputs of the host, beside its console.
+
+    files: whose content must be `closed`, as `value` of a GPIO line. heartbeat: name of another process that has the
+    button and sends heartbeats to the endpoint `estop` while it is not pressed; silent for heartbeat_s, or never heard,
+    is a stop.
+    """
+
+    files: tuple[str, ...] = ()
+    closed: str = "1"
+    heartbeat: str = ""
+    heartbeat_s: float = Field(default=0.1, gt=0)

@@ -23,7 +23,7 @@ from reflexarc.wire.messages import Event, Message
 from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber, wait_any
 
 PEER = "recorder"
-SOURCES = ("runner", "state", "controller", "arm_state", "frames", "teleop")
+SOURCES = ("runner", "state", "controller", "arm_state", "frames", "teleop", "monitor")
 """Names of the endpoints that publish what is logged."""
 
 _BATCH_S = 0.005

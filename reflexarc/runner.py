@@ -30,6 +30,7 @@ from reflexarc.wire.messages import (
     SimQuery,
     State,
 )
+from reflexarc.wire.roles import find_key
 from reflexarc.wire.sockets import PeerWatch, Publisher, Requester, Subscriber
 
 POLL_S = 0.05
@@ -40,13 +41,16 @@ SETTLE_S = 0.15
 
 STOPPED = ("protective_stop", "e_stop")
 
-MAY_RETURN = {"policy", "cameras", "recorder"}
+Verdict = Literal["", "success", "fail", "redo", "quit"]
+"""What a person says of the episode that is running; empty while there is nothing to say."""
+
+MAY_RETURN = {"policy", "cameras", "recorder", "teleop"}
 """Peers whose loss does not end an episode: the arm holds (or goes unrecorded), and goes on when they are back."""
 
 
 @dataclasses.dataclass(slots=True)
 class EpisodeFigures:
-    """What was seen of one episode. Times in seconds, latencies in ms."""
+    """What was seen of one episode. Times in seconds, latencies in ms. judge: `person` where one ended it."""
 
     episode: str
     task: str
@@ -60,6 +64,7 @@ class EpisodeFigures:
     latency_ms_max: float = 0.0
     limited: dict[str, int] = dataclasses.field(default_factory=dict)
     events: list[str] = dataclasses.field(default_factory=list)
+    judge: str = ""
 
 
 class Runner:
@@ -110,8 +115,12 @@ class Runner:
         time_limit_s: float,
         metadata: str,
         check: Callable[[], None],
+        verdict: Callable[[], Verdict] = lambda: "",
     ) -> EpisodeFigures:
-        """Run one episode. In simulation the task gives the instruction, unless one is named."""
+        """Run one episode. In simulation the task gives the instruction, unless one is named.
+
+        verdict: asked all the time; whatever a person says ends the episode.
+        """
         self._release()
         if self._sim is not None:
             told = self._sim_query("reset", task=task, seed=seed).instruction
@@ -128,17 +137,18 @@ class Runner:
         time.sleep(SETTLE_S)
         self._enable()
         try:
-            self._follow(figures, time_limit_s, check)
+            self._follow(figures, time_limit_s, check, verdict)
         finally:
+            figures.end = figures.end or "interrupted"
             self._finish(figures)
         return figures
 
     def request(self, action: HostAction) -> HostReply:
         """One request to the host's console; the reply says whether it was granted."""
         self._seq += 1
-        return self._console.request(
-            HostRequest(t_ns=monotonic_ns(), action=action, seq=self._seq, source="runner"), 2.0
-        )
+        key = find_key(self._console.address, "supervisor")
+        request = HostRequest(t_ns=monotonic_ns(), action=action, seq=self._seq, source="runner", key=key)
+        return self._console.request(request, 2.0)
 
     def close(self) -> None:
         """Leave the arm disabled and release the sockets."""
@@ -172,8 +182,14 @@ class Runner:
             raise RobotError(f"the simulated arm refused {query}: {answer.text}")
         return answer
 
-    def _follow(self, figures: EpisodeFigures, limit_s: float, check: Callable[[], None]) -> None:
-        """Watch until success, a latched stop, a lost peer or the end of the time."""
+    def _follow(
+        self,
+        figures: EpisodeFigures,
+        limit_s: float,
+        check: Callable[[], None],
+        verdict: Callable[[], Verdict],
+    ) -> None:
+        """Watch until success, a person's word, a latched stop, a lost peer or the end of the time."""
         self._states.drain()
         self._controller.drain()
         begun = time.monotonic()
@@ -188,7 +204,9 @@ class Runner:
             for event in self._watch.update(monotonic_ns()):
                 figures.events.append(f"{event.kind}: {event.text}")
                 self._publisher.send(event)
-            if self._sim is not None and self._sim_query("success").success:
+            if said := verdict():
+                figures.success, figures.end, figures.judge = said == "success", said, "person"
+            elif self._sim is not None and self._sim_query("success").success:
                 figures.success, figures.end = True, "success"
             elif stopped:
                 figures.end = f"the safety layer is in {stopped}"

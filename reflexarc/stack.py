@@ -8,10 +8,13 @@ import functools
 import socket
 from pathlib import Path
 
+from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import ConfigError
+from reflexarc.configs.teleop import TeleopConfig
 from reflexarc.processes import Processes
 from reflexarc.setup import Setup
 from reflexarc.wire.endpoints import NAMES, Endpoints
+from reflexarc.wire.roles import Keys
 
 READY_S = 120.0
 """Importing torch on a busy machine takes tens of seconds."""
@@ -54,24 +57,42 @@ def start_server(processes: Processes, endpoints: Endpoints, policy: str) -> Non
 def start_simulated_robot(
     processes: Processes, endpoints: Endpoints, setup: Setup, task: str, seed: int = 0
 ) -> tuple[str, ...]:
-    """Arm, cameras and host; returns the names under which they send heartbeats."""
+    """Arm, cameras, host and the monitor beside it; returns the names under which they send heartbeats."""
     from reflexarc.robots.host_process import run_host
+    from reflexarc.robots.monitor_process import run_monitor
     from reflexarc.sim.arm_client import ArmClient
     from reflexarc.sim.arm_process import run_arm
+    from reflexarc.sim.arm_stop import ArmStopLine
     from reflexarc.sim.camera_process import run_cameras
 
     processes.start("arm", run_arm, task, setup.robot, endpoints, seed=seed)
     processes.start("cameras", run_cameras, endpoints)
     driver = functools.partial(ArmClient, setup.robot, endpoints)
-    processes.start("host", run_host, driver, setup.robot, setup.safety, endpoints)
-    return ("arm", "cameras", "host")
+    processes.start(
+        "host", run_host, driver, setup.robot, setup.safety, endpoints, keys=Keys(), monitored=True
+    )
+    line = functools.partial(ArmStopLine, endpoints)
+    processes.start("monitor", run_monitor, line, setup.robot, setup.safety, endpoints)
+    return ("arm", "cameras", "host", "monitor")
 
 
-def start_controller(processes: Processes, endpoints: Endpoints, setup: Setup) -> None:
-    """The controller; it asks the policy server what it serves."""
+def start_controller(
+    processes: Processes, endpoints: Endpoints, setup: Setup, steering: ActionSpec | None = None
+) -> None:
+    """The controller; it asks the policy server what it serves, or is steered by a person alone in `steering`."""
     from reflexarc.controllers.process import run_controller
 
-    processes.start("controller", run_controller, setup.controller, setup.robot, endpoints)
+    processes.start("controller", run_controller, setup.controller, setup.robot, endpoints, steering=steering)
+
+
+def start_teleop(processes: Processes, endpoints: Endpoints, setup: Setup, config: TeleopConfig) -> None:
+    """The teleoperation device of a preset, in a process that is told by it when it is not there."""
+    from reflexarc.configs.load import load_teleop
+    from reflexarc.robots.teleop.devices import make_teleoperator
+    from reflexarc.robots.teleop.stream import run_teleop
+
+    device = make_teleoperator(config, setup.robot.joint_names, load_teleop)
+    processes.start("teleop", run_teleop, device, config.name, config.rate_hz, endpoints)
 
 
 def start_recorder(processes: Processes, endpoints: Endpoints, folder: Path) -> None:

@@ -101,6 +101,12 @@ class RobotHost:
             self._note(request.t_ns, "request", f"{request.action} by {request.source} {verdict}: {text}")
         return self._reply(request, ok=ok, safety=self._memory.state, text=text)
 
+    def refuse(self, request: HostRequest, reason: str) -> HostReply:
+        """Answer the console that this is not granted, and note it."""
+        self._note(request.t_ns, "request", f"{request.action} by {request.source} refused: {reason}")
+        safety = "off" if self._memory is None else self._memory.state
+        return self._reply(request, ok=False, safety=safety, text=reason)
+
     def trip(self, reason: str) -> None:
         """Latch a protective stop for a cause outside the filter's sight."""
         if self._memory is not None:

@@ -20,12 +20,15 @@ import msgspec
 
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
+from reflexarc.robots.estop import open_inputs
 from reflexarc.robots.host import RobotHost
+from reflexarc.safety.states import ENABLED
 from reflexarc.wire.clock import HOST_PRIORITY, Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.endpoints import Endpoints
-from reflexarc.wire.messages import Event, HostRequest, Message, Setpoint
-from reflexarc.wire.sockets import Heartbeats, Publisher, Pull, Responder
+from reflexarc.wire.messages import Event, Heartbeat, HostRequest, Message, Setpoint
+from reflexarc.wire.roles import Keys, kept
+from reflexarc.wire.sockets import Heartbeats, Publisher, Pull, Responder, Subscriber
 
 # A commanded stop takes well under half a second; after this the arm's own brakes are used whatever its state.
 STOP_LIMIT_NS = 2_000_000_000
@@ -50,12 +53,15 @@ def run_host(
     endpoints: Endpoints,
     *,
     stop: threading.Event | None = None,
+    keys: Keys | None = None,
+    monitored: bool = False,
 ) -> HostSummary:
     """Run until asked to stop, then brake, release the driver and return.
 
-    make_robot: builds the driver, not yet connected. stop: ends the loop like a SIGTERM. Raises RobotError if the
-    driver does not open, SafetyError if its first reading is unusable, WireError if an address is occupied; the
-    driver is then released and nothing has moved.
+    make_robot: builds the driver, not yet connected. keys: of the roles on the console; without them whoever reaches it
+    on this computer may ask for everything. monitored: an independent monitor must be alive, see `IntegrityConfig`.
+    stop: ends the loop like a SIGTERM. Raises RobotError if the driver does not open, SafetyError if its first reading
+    is unusable, WireError if an address is occupied; the driver is then released and nothing has moved.
     """
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
@@ -64,12 +70,15 @@ def run_host(
         robot = make_robot()
         stack.callback(robot.close)
         sockets = _Sockets(endpoints, stack)
+        watch = _Watch(safety, endpoints, stack, monitored)
+        if keys is not None:
+            stack.enter_context(kept(keys, endpoints.console))
         robot.connect()
         host = RobotHost(robot, config, safety, "monotonic")
         host.restart(monotonic_ns())
         stack.enter_context(_quiet_garbage_collector())
         prefer_this_process(HOST_PRIORITY)
-        return _Loop(host, config, sockets, stop).run()
+        return _Loop(host, config, sockets, watch, keys, stop).run()
 
 
 class _Sockets:
@@ -96,12 +105,68 @@ class _Sockets:
         return [fault for fault in found if fault]
 
 
+class _Watch:
+    """Emergency stop inputs, and whether the independent monitor is alive."""
+
+    def __init__(
+        self, safety: SafetyConfig, endpoints: Endpoints, stack: contextlib.ExitStack, monitored: bool
+    ) -> None:
+        self._inputs = open_inputs(safety.estop, endpoints.estop)
+        for found in self._inputs:
+            stack.callback(found.close)
+        self._loss = safety.integrity.monitor_loss if monitored else "ignore"
+        self._silence_ns = round(safety.integrity.monitor_silence_s * 1e9)
+        self._beats: Subscriber[Heartbeat] | None = None
+        if monitored:
+            self._beats = stack.enter_context(
+                Subscriber(endpoints.monitor, Heartbeat, name="heartbeat of the monitor")
+            )
+        self._heard_ns: int | None = None
+
+    def look(self, host: RobotHost, safety: str, now_ns: int) -> None:
+        """Ask the inputs and listen for the monitor; stop the arm where that is due."""
+        for found in self._inputs:
+            if found.pressed(now_ns) and safety != "e_stop":
+                request = HostRequest(t_ns=now_ns, action="e_stop", seq=0, source=found.name)
+                host.request(request)
+        if self._beats is None:
+            return
+        if self._beats.latest() is not None:
+            self._heard_ns = now_ns
+        lost = self.refusal(now_ns)
+        if lost and safety in ENABLED:
+            if self._loss == "stop":
+                host.trip(lost)
+            elif safety != "hold":
+                host.request(HostRequest(t_ns=now_ns, action="hold", seq=0, source="host: " + lost))
+
+    def refusal(self, now_ns: int) -> str:
+        """Why the arm must not be enabled, or must stop; empty if the monitor is alive, or none is asked for."""
+        if self._loss == "ignore":
+            return ""
+        if self._heard_ns is None:
+            return "the independent monitor has not been heard yet"
+        silent = now_ns - self._heard_ns
+        if silent <= self._silence_ns:
+            return ""
+        limit = self._silence_ns * 1e-6
+        return f"the independent monitor has been silent for {silent * 1e-6:.0f} ms (limit {limit:.0f} ms)"
+
+
 class _Loop:
     def __init__(
-        self, host: RobotHost, config: RobotConfig, sockets: _Sockets, stop: threading.Event
+        self,
+        host: RobotHost,
+        config: RobotConfig,
+        sockets: _Sockets,
+        watch: _Watch,
+        keys: Keys | None,
+        stop: threading.Event,
     ) -> None:
         self._host = host
         self._sockets = sockets
+        self._watch = watch
+        self._keys = keys
         self._stop = stop
         self._period_ns = config.tick_ns
         self._lateness = Histogram(late_ns=config.tick_ns // 2)
@@ -139,6 +204,7 @@ class _Loop:
 
     def _tick(self, now_ns: int) -> None:
         self._answer_console(now_ns)
+        self._watch.look(self._host, self._safety, now_ns)
         newest = self._sockets.setpoint.latest()
         if newest is not None:
             self._setpoint = newest
@@ -154,8 +220,14 @@ class _Loop:
     def _answer_console(self, now_ns: int) -> None:
         for client, request in self._sockets.console.poll():
             # The host's own clock decides what is fresh, whatever the request says.
-            reply = self._host.request(msgspec.structs.replace(request, t_ns=now_ns, clock="monotonic"))
-            self._sockets.console.reply(client, reply)
+            request = msgspec.structs.replace(request, t_ns=now_ns, clock="monotonic")
+            refusal = self._keys.refusal(request.action, request.key) if self._keys else ""
+            if not refusal and request.action == "enable":
+                refusal = self._watch.refusal(now_ns)
+            if refusal:
+                self._sockets.console.reply(client, self._host.refuse(request, refusal))
+                continue
+            self._sockets.console.reply(client, self._host.request(request))
             if request.action == "shutdown":
                 self._stop.set()
 

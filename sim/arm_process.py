@@ -1,7 +1,8 @@
 """The simulated arm as a process of its own: physics at the pace of the clock, behind the sockets of `SimulatedArm`.
 
-It binds `arm_command` (PULL, the latest wins), `arm_state` (PUB of ArmState, SimInitial, SimSteps, SimTruth, Event) and
-`sim` (ROUTER: reset, success, shutdown). Freezing or killing the robot host does not stop its physics, only its motion.
+It binds `arm_command` (PULL, the latest wins), `arm_stop` (PULL, the monitor's own line), `arm_state` (PUB of ArmState,
+SimInitial, SimSteps, SimTruth, Event) and `sim` (ROUTER: reset, success, shutdown). Freezing or killing the robot host
+does not stop its physics, only its motion.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from reflexarc.sim.real_time import steady_loop
 from reflexarc.sim.simulated_arm import SimulatedArm
 from reflexarc.wire.clock import ARM_PRIORITY, Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
 from reflexarc.wire.endpoints import Endpoints
-from reflexarc.wire.messages import ArmCommand, Event, Message, SimAnswer, SimQuery
+from reflexarc.wire.messages import ArmCommand, ArmStop, Event, Message, SimAnswer, SimQuery
 from reflexarc.wire.sockets import Heartbeats, Publisher, Pull, Responder
 
 PEER = "arm"
@@ -58,6 +59,9 @@ class _ArmProcess:
         self._commands: Pull[ArmCommand] = stack.enter_context(
             Pull(endpoints.arm_command, ArmCommand, name="commands of the simulated arm")
         )
+        self._stops: Pull[ArmStop] = stack.enter_context(
+            Pull(endpoints.arm_stop, ArmStop, name="stop input of the simulated arm")
+        )
         self._out = stack.enter_context(Publisher(endpoints.arm_state, name="state of the simulated arm"))
         self._queries: Responder[SimQuery] = stack.enter_context(
             Responder(endpoints.sim, SimQuery, name="queries to the simulated arm")
@@ -88,6 +92,9 @@ class _ArmProcess:
     def _tick(self, now_ns: int) -> None:
         for client, query in self._queries.poll():
             self._queries.reply(client, self._answer(query))
+        stop = self._stops.latest()
+        if stop is not None:
+            self._arm.stop(stop.stop, stop.reason, now_ns)
         command = self._commands.latest()
         if command is not None:
             self._arm.command(command, now_ns)
@@ -127,7 +134,7 @@ class _ArmProcess:
             self._out.send(message)
 
     def _tell_faults(self, now_ns: int) -> None:
-        for fault in (self._commands.take_fault(), self._queries.take_fault()):
+        for fault in (self._commands.take_fault(), self._stops.take_fault(), self._queries.take_fault()):
             if fault:
                 self._out.send(Event(t_ns=now_ns, kind="wire_fault", source=PEER, text=fault))
 

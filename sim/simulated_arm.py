@@ -60,6 +60,7 @@ class SimulatedArm:
         self._events: list[Event] = []
         self._seq = 0
         self._episode = 0
+        self._stopped = False
         self.lost_ns = 0
         """Time that was skipped because the process was not run, in all."""
         self.reset(task, seed)
@@ -106,9 +107,9 @@ class SimulatedArm:
         """Follow a command, or refuse it: wrong shape, not finite, out of range, or a jump."""
         self._command_ns = now_ns
         drive = self._stage.drive
-        if command.halt:
+        if command.halt or self._stopped:
             drive.halt()
-            return True
+            return not self._stopped
         wanted = JointCommand(
             joint_position=command.joint_position,
             joint_velocity=command.joint_velocity,
@@ -121,6 +122,14 @@ class SimulatedArm:
             self._note(now_ns, "arm_refused", reason)
         self._refusing = bool(reason)
         return not reason
+
+    def stop(self, stop: bool, reason: str, now_ns: int) -> None:
+        """The stop input: brake and follow no command; or let them count again, which moves nothing."""
+        if stop and not self._stopped:
+            self._note(now_ns, "arm_stopped", f"stop input: {reason}")
+        if stop:
+            self._stage.drive.halt()
+        self._stopped = stop
 
     def advance(self, now_ns: int) -> tuple[Message, ...]:
         """Let physics catch up with the clock. Returns what to publish: steps, truth at a shutter, events, state."""

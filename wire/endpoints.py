@@ -16,6 +16,9 @@
 | `recorder` | recorder | PUB | Event |
 | `teleop` | teleoperator | PUB | TeleopCommand, Event |
 | `policy_console` | policy server | ROUTER | PolicyControl, PolicyControlReply |
+| `arm_stop` | simulated arm | PULL | ArmStop |
+| `monitor` | monitor | PUB | Heartbeat, Event |
+| `estop` | robot host | PULL | Heartbeat of an emergency stop input |
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ NAMES = (
     "recorder",
     "teleop",
     "policy_console",
+    "arm_stop",
+    "monitor",
+    "estop",
 )
 """In the order of their ports."""
 
@@ -82,6 +88,9 @@ class Endpoints(Config):
     recorder: str = ""
     teleop: str = ""
     policy_console: str = ""
+    arm_stop: str = ""
+    monitor: str = ""
+    estop: str = ""
 
     @model_validator(mode="before")
     @classmethod

@@ -208,11 +208,15 @@ class EpisodeStop(Message, frozen=True, kw_only=True, tag="episode_stop", eq=Fal
 
 
 class HostRequest(Message, frozen=True, kw_only=True, tag="host_request", eq=False):
-    """A request to the robot host's console socket; limits and resets come only from there."""
+    """A request to the robot host's console socket; limits and resets come only from there.
+
+    key: of the role that may ask for this action, see `wire.roles`; never logged.
+    """
 
     action: HostAction
     seq: int
     source: str = "console"
+    key: str = ""
 
 
 class HostReply(Message, frozen=True, kw_only=True, tag="host_reply", eq=False):
@@ -332,6 +336,14 @@ class ArmCommand(Message, frozen=True, kw_only=True, tag="arm_command", eq=False
     joint_velocity: F64
     gripper: float
     halt: bool = False
+
+
+class ArmStop(Message, frozen=True, kw_only=True, tag="arm_stop", eq=False):
+    """From the independent monitor to the arm, past the robot host: brake and follow no command; or release that."""
+
+    seq: int
+    stop: bool
+    reason: str = ""
 
 
 class ArmState(Message, frozen=True, kw_only=True, tag="arm_state", eq=False):

@@ -1,0 +1,117 @@
+"""The independent monitor as a process: reads the arm by a line of its own, and stops it by that line, past the host.
+
+It publishes a heartbeat (`monitor`), whose absence the host notices. Once it has stopped the arm it releases it only
+when the host stands `ready` after a person's reset, and what was wrong is right again; nothing moves by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.safety import SafetyConfig
+from reflexarc.safety.monitor import BLANK, Monitor
+from reflexarc.wire.clock import Rate, monotonic_ns, prefer_this_process
+from reflexarc.wire.endpoints import Endpoints
+from reflexarc.wire.messages import Event, Heartbeat, Measured, State
+from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber
+
+PEER = "monitor"
+PERIOD_NS = 10_000_000
+REPEAT_NS = 100_000_000
+"""A stop is repeated: one message may be lost."""
+
+
+class StopLine(Protocol):
+    """A way to an arm that does not lead through the robot host."""
+
+    def read(self) -> Measured | None:
+        """The newest reading of the arm's own sensors, None before the first."""
+
+    def stop(self, reason: str) -> None:
+        """Brake, and follow no command until released."""
+
+    def release(self) -> None:
+        """Let the arm follow commands again; causes no motion."""
+
+    def close(self) -> None:
+        """Release the line; safe to call twice."""
+
+
+def run_monitor(
+    make_line: Callable[[], StopLine],
+    robot: RobotConfig,
+    safety: SafetyConfig,
+    endpoints: Endpoints,
+    *,
+    stop: threading.Event | None = None,
+) -> None:
+    """Watch until SIGTERM or `stop`. Raises WireError if an address is occupied."""
+    stop = stop or threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with contextlib.ExitStack() as stack:
+        line = make_line()
+        stack.callback(line.close)
+        process = _Process(Monitor(robot, safety), line, endpoints, stack)
+        prefer_this_process()
+        rate = Rate(PERIOD_NS)
+        while not stop.is_set():
+            rate.sleep()
+            process.turn(monotonic_ns())
+
+
+class _Process:
+    def __init__(
+        self, monitor: Monitor, line: StopLine, endpoints: Endpoints, stack: contextlib.ExitStack
+    ) -> None:
+        self._monitor = monitor
+        self._line = line
+        self._host: Subscriber[State] = stack.enter_context(
+            Subscriber(endpoints.state, State, name="state of the robot host to the monitor")
+        )
+        self._out = stack.enter_context(Publisher(endpoints.monitor, name="monitor"))
+        self._heartbeats = Heartbeats(endpoints.heartbeat, PEER)
+        stack.callback(self._heartbeats.close)
+        self._sight = BLANK
+        self._state: State | None = None
+        self._reason = ""
+        self._told_ns = 0
+        self._seq = 0
+
+    def turn(self, now_ns: int) -> None:
+        """Look once."""
+        self._state = self._host.latest() or self._state
+        measured = self._line.read()
+        if measured is not None:
+            self._sight, reason = self._monitor.see(self._sight, measured, self._state, now_ns)
+            if reason and not self._reason:
+                self._trip(now_ns, reason)
+            elif self._reason and not reason and self._may_release():
+                self._release(now_ns)
+            elif self._reason and now_ns - self._told_ns > REPEAT_NS:
+                self._told_ns = now_ns
+                self._line.stop(self._reason)
+        self._seq += 1
+        self._out.send(Heartbeat(t_ns=now_ns, peer=PEER, seq=self._seq))
+        self._heartbeats.beat(now_ns)
+
+    def _trip(self, now_ns: int, reason: str) -> None:
+        self._reason, self._told_ns = reason, now_ns
+        self._line.stop(reason)
+        self._tell(now_ns, "monitor_trip", reason)
+
+    def _may_release(self) -> bool:
+        return self._state is not None and self._state.safety == "ready" and not self._sight.count
+
+    def _release(self, now_ns: int) -> None:
+        self._tell(now_ns, "monitor_release", f"released after a reset; it was: {self._reason}")
+        self._reason = ""
+        self._line.release()
+
+    def _tell(self, now_ns: int, kind: str, text: str) -> None:
+        self._out.send(Event(t_ns=now_ns, kind=kind, source=PEER, text=text))
