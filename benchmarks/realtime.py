@@ -25,7 +25,6 @@ from typing import Any
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +41,7 @@ from reflexarc.stack import (
     start_server,
     start_simulated_robot,
 )
+from reflexarc.vla.serving.probe import grey_observation
 from reflexarc.wire.clock import (
     HOST_PRIORITY,
     Histogram,
@@ -50,8 +50,6 @@ from reflexarc.wire.clock import (
     loop_stats,
     prefer_this_process,
 )
-from reflexarc.wire.images import encode_image
-from reflexarc.wire.messages import Observation, PolicyInfo, State
 
 LOOPS = ("host", "controller")
 
@@ -77,32 +75,6 @@ def busy_policy(policy: str, stop: Event) -> None:
     observation = grey_observation(model.info)
     while not stop.is_set():
         model.act(observation)
-
-
-def grey_observation(info: PolicyInfo) -> Observation:
-    """What a policy needs to be asked, of an arm at rest before grey cameras."""
-    image = np.full((info.image_height, info.image_width, 3), 128, dtype=np.uint8)
-    still, pose = np.zeros(7), np.array([0.5, 0.0, 0.3, 0.0, 1.0, 0.0, 0.0])
-    state = State(
-        t_ns=0,
-        seq=0,
-        t_state_ns=0,
-        joint_position=still,
-        joint_velocity=still,
-        joint_effort=still,
-        joint_position_commanded=still,
-        joint_velocity_commanded=still,
-        pose_base_tcp=pose,
-        pose_base_tcp_commanded=pose,
-        wrench_tcp=np.zeros(6),
-        gripper=1.0,
-        gripper_commanded=1.0,
-        safety="active",
-    )
-    frames = {name: encode_image(image, camera=name, seq=0, t_capture_ns=0) for name in info.cameras}
-    return Observation(
-        t_ns=0, seq=0, t_obs_ns=0, state=state, images=frames, instruction="reach the red ball"
-    )
 
 
 @contextlib.contextmanager

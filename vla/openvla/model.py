@@ -18,15 +18,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from reflexarc.configs.policy import ACTION_BINS
+from reflexarc.vla.engine.actions import ActionDecoder
+from reflexarc.vla.engine.decoder import Decoder
 from reflexarc.vla.openvla.layout import Layout
 from reflexarc.vla.openvla.vit import TowerShape, VisionTransformer
 
 END = 2
 """Llama's `</s>`."""
+
+PROMPT_ROOM = 64
+"""Positions of the cache beyond the first prompt seen: a longer one later finds room."""
 
 
 class Projector(nn.Module):
@@ -116,6 +121,7 @@ class OpenVlaModel(nn.Module):
         self.action_rows = nn.Parameter(torch.zeros(ACTION_BINS, width))
         self.proprio = ProprioProjector(state, width) if state else None
         self.action_mlp = ActionMlp(width, dims) if regress else None
+        self._made: tuple[tuple[torch.dtype, torch.device], tuple[int, int], ActionDecoder] | None = None
 
     @property
     def first_action(self) -> int:
@@ -156,16 +162,9 @@ class OpenVlaModel(nn.Module):
     @torch.inference_mode()
     def generate(self, images: Sequence[Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
         """OpenVLA: (B, D) action ids, each the likeliest after those before, and their logits (B, D, 256)."""
-        cache = DynamicCache(config=self.llama_config)
-        embeddings, chosen, logits = self.sequence(images, ids, None, end=False), [], []
-        for _ in range(self.dims):
-            hidden = self.llama(
-                inputs_embeds=embeddings, past_key_values=cache, use_cache=True
-            ).last_hidden_state
-            logits.append(self.action_logits(hidden[:, -1]))
-            chosen.append(logits[-1].argmax(-1) + self.first_action)
-            embeddings = self.embed(chosen[-1][:, None])
-        return torch.stack(chosen, dim=1), torch.stack(logits, dim=1)
+        prefix = self.sequence(images, ids, None, end=False)
+        chosen, logits = self._engine(prefix, self.dims).autoregressive(prefix, self.dims)
+        return chosen + self.first_action, logits
 
     @torch.inference_mode()
     def parallel(
@@ -176,16 +175,26 @@ class OpenVlaModel(nn.Module):
         count = horizon * self.dims
         empty = before.new_zeros(len(before), count, before.shape[2])
         whole = torch.cat([before, empty, self.embed(torch.full_like(ids[:, :1], END))], dim=1)
-        mask = torch.ones(
-            len(whole), 1, whole.shape[1], whole.shape[1], dtype=torch.bool, device=whole.device
-        )
-        hidden = self.llama(inputs_embeds=whole, attention_mask=mask, use_cache=False).last_hidden_state
-        start = before.shape[1] - 1
-        answer = hidden[:, start : start + count]
+        answer = self._engine(whole, 0).parallel(whole, before.shape[1] - 1, count)
         if self.action_mlp is not None:
             return answer, self.action_mlp(answer.reshape(len(answer), horizon, -1))
         chosen = self.action_logits(answer).argmax(-1) + self.first_action
         return answer, chosen.unflatten(1, (horizon, self.dims))
+
+    def _engine(self, embeddings: Tensor, more: int) -> ActionDecoder:
+        """The engine, with room for these (B, N, width) and `more`; made anew where it has not."""
+        place = (embeddings.dtype, embeddings.device)
+        needed = (len(embeddings), embeddings.shape[1] + more)
+        if (
+            self._made is None
+            or self._made[0] != place
+            or any(a > b for a, b in zip(needed, self._made[1], strict=True))
+        ):
+            room = (needed[0], needed[1] + PROMPT_ROOM)
+            decoder = Decoder(self.llama, batch=room[0], max_length=room[1])
+            inputs = self.llama.embed_tokens.weight[self.first_action : self.vocabulary]
+            self._made = (place, room, ActionDecoder(decoder, self.action_rows, inputs))
+        return self._made[2]
 
 
 def llama_config(layout: Layout) -> LlamaConfig:

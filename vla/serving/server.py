@@ -174,7 +174,7 @@ class PolicyServer:
         fault = self._requests.take_fault()
         if fault:
             self._metrics.outcome("malformed")
-            self._trouble(fault)
+            self._trouble(fault.removeprefix("policy server: "))
 
     def _admit(self, client: Client, observation: Observation) -> None:
         now = monotonic_ns()

@@ -1,0 +1,45 @@
+"""Action tokens from a decoder: one after another, or all in one pass. Only the 256 action rows are ever computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reflexarc.vla.engine.decoder import Decoder
+from reflexarc.vla.engine.graphs import Graphs
+
+
+class ActionDecoder:
+    """decoder: with room for prefix and actions. rows: (256, width) of the LM head, in the order of the action ids.
+
+    inputs: (256, width), the embeddings of these ids. The whole of an answer, all tokens of it, is one graph on a GPU.
+    """
+
+    def __init__(self, decoder: Decoder, rows: Tensor, inputs: Tensor, *, graphs: bool = True) -> None:
+        self._decoder = decoder
+        self._rows = rows
+        self._inputs = inputs
+        self._graphs = Graphs(enabled=graphs)
+
+    def autoregressive(self, prefix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """(B, count) int64, places of the chosen rows, and all logits (B, count, 256). prefix: (B, P, width)."""
+        return self._graphs.run(("tokens", count), lambda x: self._one_by_one(x, count), prefix)  # type: ignore[return-value]
+
+    def parallel(self, whole: Tensor, start: int, count: int) -> Tensor:
+        """Hidden states (B, count, width) at positions from `start` of a sequence in which all see all."""
+        key = ("parallel", start, count)
+        return self._graphs.run(key, lambda x: (self._at_once(x, start, count),), whole)[0]
+
+    def _one_by_one(self, prefix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        embeddings, start = prefix, 0
+        chosen, logits = [], []
+        for _ in range(count):
+            hidden = self._decoder.run(embeddings, start=start)
+            start += embeddings.shape[1]
+            logits.append(hidden[:, -1] @ self._rows.T)
+            chosen.append(logits[-1].argmax(-1))
+            embeddings = self._inputs[chosen[-1]][:, None]
+        return torch.stack(chosen, dim=1), torch.stack(logits, dim=1)
+
+    def _at_once(self, whole: Tensor, start: int, count: int) -> Tensor:
+        return self._decoder.run(whole, causal=False)[:, start : start + count]

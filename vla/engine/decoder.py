@@ -1,0 +1,168 @@
+"""A decoder language model for acting: the weights of a `transformers` model, packed, over a fixed cache.
+
+Each layer is two large products in (queries, keys and values together; gate and up together) and two out, instead of
+seven, and about a dozen operations instead of `transformers`' sixty: at one token a pass, calls are what takes time.
+The arithmetic is that of Llama (Touvron et al. 2023), with what sets Qwen2 (biases of queries, keys and values) and
+Gemma (norms of 1 + weight, tanh GELU) apart; tests hold it to `transformers`' own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflexarc.configs.errors import PolicyError, unknown
+from reflexarc.vla.engine.cache import StaticCache
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layer:
+    """Packed weights. qkv: (Q + 2·K, width). out: (width, Q). gate_up: (2·inner, width). down: (width, inner)."""
+
+    norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    norm_mlp: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+FAMILIES = ("llama", "qwen2", "gemma")
+
+
+class Decoder:
+    """Runs embeddings through the layers of `model`, a LlamaModel, Qwen2Model or GemmaModel of `transformers`.
+
+    batch, max_length: of the cache. The model's own parameters become views of the packed ones, so nothing is held
+    twice; a model that is moved to another device or dtype afterwards needs a new decoder. Raises PolicyError if it is
+    of another family.
+    """
+
+    def __init__(self, model: nn.Module, *, batch: int = 1, max_length: int = 640) -> None:
+        config: Any = model.config
+        kind = config.model_type
+        if kind not in FAMILIES:
+            raise PolicyError(f"no fast decoder for this language model: {unknown('family', kind, FAMILIES)}")
+        self.width: int = config.hidden_size
+        self.heads: int = config.num_attention_heads
+        self.key_heads: int = config.num_key_value_heads
+        self.head_width: int = getattr(config, "head_dim", None) or self.width // self.heads
+        self._eps: float = config.rms_norm_eps
+        self._activation = ACTIVATIONS[getattr(config, "hidden_activation", None) or config.hidden_act]
+        offset = 1.0 if kind == "gemma" else 0.0
+        parts: Any = model
+        self._layers = [_pack(each, offset) for each in parts.layers]
+        self._norm: Tensor = (parts.norm.weight + offset).detach()
+        weight = self._norm
+        self._cos, self._sin = _rotations(parts.rotary_emb, max_length, weight)
+        self.cache = StaticCache(
+            len(self._layers),
+            batch,
+            self.key_heads,
+            max_length,
+            self.head_width,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def run(
+        self, embeddings: Tensor, *, start: int = 0, mask: Tensor | None = None, causal: bool = True
+    ) -> Tensor:
+        """Hidden states (B, T, width) of embeddings (B, T, width) at positions `start`, `start + 1`, ...
+
+        They see everything cached before `start`, and of each other what `causal` says; or what `mask` (B, 1, T,
+        start + T), true where seen, says. Their keys and values are cached; what was cached from `start` on is lost.
+        Raises PolicyError if the cache is too short.
+        """
+        count = embeddings.shape[1]
+        self.cache.length = self.cache.reserve(start, count)
+        if mask is None and causal and count > 1 and start > 0:
+            mask = _causal_after(start, count, embeddings.device)
+        cos, sin = self._cos[start : start + count], self._sin[start : start + count]
+        x = embeddings
+        # SDPA's own causal mask is for squares, which is what a prefill is.
+        square = mask is None and causal and count > 1
+        for index, layer in enumerate(self._layers):
+            x = x + self._attend(index, layer, x, start, (cos, sin), mask, square)
+            inner = F.linear(F.rms_norm(x, (self.width,), layer.norm_mlp, self._eps), layer.gate_up)
+            gate, up = inner.chunk(2, dim=-1)
+            x = x + F.linear(self._activation(gate) * up, layer.down)
+        return F.rms_norm(x, (self.width,), self._norm, self._eps)
+
+    def _attend(
+        self,
+        index: int,
+        layer: Layer,
+        x: Tensor,
+        start: int,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        square: bool,
+    ) -> Tensor:
+        batch, count, _ = x.shape
+        packed = F.linear(F.rms_norm(x, (self.width,), layer.norm, self._eps), layer.qkv, layer.qkv_bias)
+        heads = packed.view(batch, count, self.heads + 2 * self.key_heads, self.head_width).transpose(1, 2)
+        turned = _rotate(heads[:, : self.heads + self.key_heads], *rotation)
+        query, key = turned[:, : self.heads], turned[:, self.heads :]
+        keys, values = self.cache.put(index, start, key, heads[:, self.heads + self.key_heads :])
+        grouped = self.heads != self.key_heads
+        mixed = F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, is_causal=square, enable_gqa=grouped
+        )
+        return F.linear(mixed.transpose(1, 2).reshape(batch, count, -1), layer.out)
+
+
+def _pack(layer: Any, offset: float) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    three = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return Layer(
+        norm=(layer.input_layernorm.weight + offset).detach(),
+        qkv=_joined(three, "weight"),
+        qkv_bias=None if attention.q_proj.bias is None else _joined(three, "bias"),
+        out=attention.o_proj.weight.detach(),
+        norm_mlp=(layer.post_attention_layernorm.weight + offset).detach(),
+        gate_up=_joined((mlp.gate_proj, mlp.up_proj), "weight"),
+        down=mlp.down_proj.weight.detach(),
+    )
+
+
+def _joined(linears: Sequence[nn.Linear], name: str) -> Tensor:
+    """Their parameters below each other in one tensor, of which they become views."""
+    parameters: list[nn.Parameter] = [getattr(each, name) for each in linears]
+    joined = torch.cat([each.detach() for each in parameters])
+    for parameter, view in zip(parameters, joined.split([len(each) for each in parameters]), strict=True):
+        parameter.data = view
+    return joined
+
+
+def _rotations(rotary: nn.Module, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (length, head_width) of rotary positions (Su et al. 2021), as the model itself has them."""
+    positions = torch.arange(length, device=like.device)[None]
+    with torch.no_grad():
+        cos, sin = rotary(like.new_zeros(1, length, 1), positions)
+    # The second half of a head's width turns against the first: its sign is kept in the sines.
+    half = sin.shape[-1] // 2
+    signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+    return cos[0], signed[0]
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(B, heads, T, head_width), each pair (i, i + half) turned by its position's angle."""
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
+
+
+def _causal_after(start: int, count: int, device: torch.device) -> Tensor:
+    """(1, 1, count, start + count): all that came before, and of themselves what is not later."""
+    seen = torch.ones(count, start + count, dtype=torch.bool, device=device)
+    return seen.tril(diagonal=start)[None, None]

@@ -1,0 +1,64 @@
+"""Passes recorded once as CUDA graphs and replayed: the processor then launches one thing instead of thousands.
+
+On other devices a pass is simply run. A graph holds for one shape of its inputs; it is kept under a key that the caller
+gives, which must tell everything else that the pass depends on (a start position, a number of tokens).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+KEPT = 8
+"""Graphs kept of the most recent keys: prompts of different lengths have their own."""
+
+WARM_UPS = 3
+"""Runs before recording, so that libraries have chosen their kernels and made their workspaces."""
+
+Pass = Callable[..., tuple[Tensor, ...]]
+
+
+class _Recorded:
+    """One graph, the inputs it reads and the outputs it writes."""
+
+    def __init__(self, run: Pass, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = tuple(each.clone() for each in inputs)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                run(*self._inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = run(*self._inputs)
+
+    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        for static, fresh in zip(self._inputs, inputs, strict=True):
+            static.copy_(fresh)
+        self._graph.replay()
+        return tuple(each.clone() for each in self._outputs)
+
+
+class Graphs:
+    """Runs passes, by replay where the device can. enabled: False runs them as they are everywhere."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
+
+    @torch.inference_mode()
+    def run(self, key: Hashable, run: Pass, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `run(*inputs)` returns."""
+        if not (self._enabled and inputs[0].is_cuda):
+            return run(*inputs)
+        whole = (key, *((each.shape, each.dtype) for each in inputs))
+        if whole not in self._recorded:
+            if len(self._recorded) >= KEPT:
+                self._recorded.popitem(last=False)
+            self._recorded[whole] = _Recorded(run, inputs)
+        self._recorded.move_to_end(whole)
+        return self._recorded[whole].replay(inputs)
