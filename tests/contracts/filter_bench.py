@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import msgspec
 import numpy as np
 
@@ -37,6 +39,12 @@ class FilterBench:
         self.positions = [position]
         self.grippers = [self.memory.gripper]
         self.reports: list[SafetyReport] = []
+
+    def branch(self) -> FilterBench:
+        """Another bench that goes on from here; the filter is pure, so the two share it."""
+        other = copy.copy(self)
+        other.wrench, other.positions, other.grippers, other.reports = self.wrench.copy(), [], [], []
+        return other
 
     @property
     def state(self) -> SafetyState:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contracts.filter_bench import FilterBench
+from contracts.state_events import EVENTS, HAPPENINGS, REQUESTS, Outcome, happen, table
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
-from reflexarc.safety.states import STATES
+from reflexarc.safety import Memory
+from reflexarc.safety.states import ENABLED, LATCHED, STATES
 from reflexarc.wire.messages import SafetyState
 
 E_STOP, STOP = "e_stop", "protective_stop"
@@ -34,11 +38,15 @@ TABLE: dict[str, tuple[str, ...]] = {
     "old chunk": ("off", "ready", "hold", "hold", "hold", STOP, E_STOP, "hold"),
     "silent driver": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
     "NaN measured": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
-    "high force": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
+    "press": ("off", "ready", "hold", "hold", "hold", STOP, E_STOP, "hold"),
+    "long press": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
+    "blow": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
+    "frozen encoder": ("off", "ready", STOP, STOP, "hold", STOP, E_STOP, STOP),
     "clock goes back": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
+    "clock jumps": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
+    "overruns": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
     "trip": ("off", "ready", STOP, STOP, STOP, STOP, E_STOP, STOP),
 }
-REQUESTS = ("enable", "disable", "reduce", "reset", "hold", "e_stop", "status", "shutdown")
 REFUSED = {
     ("reset", "active"), ("reset", "reduced"), ("reset", "hold"), ("reset", "recovery"),
     ("enable", STOP), ("enable", E_STOP), ("disable", STOP), ("disable", E_STOP),
@@ -46,88 +54,129 @@ REFUSED = {
     ("reduce", "off"), ("reduce", "ready"), ("reduce", "hold"), ("reduce", STOP), ("reduce", E_STOP),
     ("reduce", "recovery"),
 }  # fmt: skip
+MOVES = {"frozen encoder", "press", "long press", "blow"}
+"""Events that ask for motion, or give way to what presses."""
 
 
-def bring(bench: FilterBench, state: SafetyState) -> FilterBench:
-    """Get into `state` (a person's hold, for `hold`) at rest, by requests and events only."""
-    if state in ("ready", "recovery"):
-        if state == "recovery":
-            assert bench.request("enable")
-            bench.tick(bench.setpoint())
-        return bench
-    bench.request("enable")
-    bench.move(5)
-    follow_up: dict[str, str] = {"off": "disable", "reduced": "reduce", "hold": "hold", E_STOP: "e_stop"}
-    if state in follow_up:
-        assert bench.request(follow_up[state])  # type: ignore[arg-type]
-    elif state == STOP:
-        bench.memory = bench.filter.trip(bench.memory, "for the test")
-    for _ in range(60):
-        bench.tick(bench.setpoint())
-    assert bench.memory.at_rest
-    return bench
-
-
-def happen(bench: FilterBench, event: str) -> None:
-    """Let `event` happen."""
-    n = len(bench.robot.joints)
-    if event in REQUESTS:
-        granted = bench.request(event)  # type: ignore[arg-type]
-        assert granted == ((event, bench.reports[-1].state if bench.reports else "ready") not in REFUSED)
-    elif event == "fresh setpoint":
-        bench.tick(bench.setpoint())
-    elif event == "NaN setpoint":
-        bench.tick(bench.setpoint(np.full(n, np.nan)))
-    elif event == "many NaN setpoints":
-        for _ in range(5):
-            bench.tick(bench.setpoint(np.full(n, np.nan)))
-    elif event == "late setpoint":
-        bench.idle(0.15)
-    elif event == "no setpoint any more":
-        bench.idle(0.6)
-    elif event == "old chunk":
-        bench.tick(bench.setpoint(chunk_age_ns=3_000_000_000))
-    elif event == "silent driver":
-        bench.reading_age_ns = 80_000_000
-        bench.tick(bench.setpoint())
-    elif event == "NaN measured":
-        measured = bench.reading(np.full(n, np.nan), 1.0)
-        _, bench.memory, _ = bench.filter.filter(bench.memory, measured, None, bench.now_ns)
-    elif event == "high force":
-        bench.wrench[2] = -100.0
-        for _ in range(120):
-            bench.tick(bench.setpoint())
-    elif event == "clock goes back":
-        bench.now_ns -= 10_000_000
-        bench.tick(bench.setpoint())
-    else:
-        bench.memory = bench.filter.trip(bench.memory, "planted")
-
-
-@pytest.fixture
-def outside(robot: RobotConfig, safety: SafetyConfig) -> FilterBench:
-    """An arm that stands outside its workspace."""
-    box = safety.workspace.model_copy(update={"lower": (0.2, -0.45, 0.3)})
-    return FilterBench(robot, safety.model_copy(update={"workspace": box}))
+@pytest.fixture(scope="module")
+def pairs(robot: RobotConfig, safety: SafetyConfig) -> dict[tuple[str, SafetyState], Outcome]:
+    return table(robot, safety)
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", TABLE)
 def test_every_pair_of_state_and_event(
-    state: SafetyState, event: str, bench: FilterBench, outside: FilterBench
+    state: SafetyState, event: str, pairs: dict[tuple[str, SafetyState], Outcome]
 ) -> None:
-    bench = bring(outside if state == "recovery" else bench, state)
-    assert bench.state == state
-    before = bench.memory.position
-    happen(bench, event)
-    assert bench.state == TABLE[event][STATES.index(state)]
-    assert np.abs(bench.memory.position - before).max() < 1e-9, "none of these asks for motion"
+    outcome = pairs[event, state]
+    assert outcome.state == TABLE[event][STATES.index(state)]
+    assert outcome.granted == ((event, state) not in REFUSED)
+    if event not in MOVES or state in LATCHED | {"off", "ready"}:
+        assert outcome.moved < 1e-9, "none of these asks for motion"
 
 
 def test_the_table_is_complete() -> None:
+    assert tuple(TABLE) == EVENTS
     assert all(len(row) == len(STATES) for row in TABLE.values())
     reached: set[str] = set().union(*TABLE.values())
     assert reached == set(STATES)
+
+
+def test_the_page_is_what_the_filter_does(pairs: dict[tuple[str, SafetyState], Outcome]) -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "safety_states.py"
+    printed = runpy.run_path(str(script))["page"](pairs)
+    assert (script.parent.parent / "docs" / "safety-states.md").read_text() == printed
+
+
+PHASES = ("free", "latched", "reset", "enabled")
+"""What a person has done since a latch: nothing, a reset, an enable; `free` again with the first fresh setpoint."""
+
+Node = tuple[FilterBench, str, float]
+
+
+def key_of(bench: FilterBench, phase: str) -> tuple[object, ...]:
+    """What decides the machine's future, without the numbers that only say where the arm is."""
+    memory: Memory = bench.memory
+    return (
+        phase, memory.state, memory.mode, memory.held, memory.silent, memory.at_rest, memory.refused,
+        memory.last is None, min(memory.bad_count, 3), bool(memory.giving_way), bool(bench.wrench.any()),
+        bench.reading_age_ns,
+    )  # fmt: skip
+
+
+def later(bench: FilterBench, event: str) -> FilterBench:
+    """A copy in which `event` has happened, and the consequences of one more tick."""
+    after = bench.branch()
+    if event in REQUESTS:
+        after.request(event)  # type: ignore[arg-type]
+        after.tick()
+    elif event == "asks to move":
+        for _ in range(4):
+            after.tick(after.setpoint(after.memory.position + 0.01, np.full(7, 0.1)))
+    elif event == "asked before":
+        moved = after.setpoint(after.memory.position + 0.01, np.full(7, 0.1))
+        for _ in range(4):
+            after.tick(after.stamped(moved, t_ns=after.memory.enabled_ns - 1))
+    elif event == "silence":
+        after.idle(0.2)
+    elif event == "strike":
+        after.wrench[2] = -100.0
+        for _ in range(5):
+            after.tick(after.setpoint())
+    elif event == "let go":
+        after.wrench[:], after.reading_age_ns = 0, 0
+        after.tick()
+    else:
+        happen(after, event)
+    return after
+
+
+def test_no_path_from_a_latched_state_to_motion_but_reset_enable_and_a_fresh_setpoint(
+    robot: RobotConfig, safety: SafetyConfig
+) -> None:
+    """Exhaustive: every event from every state that is reachable, until nothing new is found."""
+    first = FilterBench(robot, safety)
+    extra = ("asks to move", "asked before", "silence", "strike", "let go")
+    slow = ("frozen encoder", "long press", "blow", "overruns")  # they latch by the same code as others do
+    events = (*REQUESTS, *extra, *(event for event in HAPPENINGS if event not in slow))
+    seen = {key_of(first, "free")}
+    todo: list[tuple[FilterBench, str]] = [(first, "free")]
+    steps, unlatched = 0, 0
+    while todo:
+        bench, phase = todo.pop()
+        for event in events:
+            steps += 1
+            after, reached = later(bench, event), phase
+            came_from_rest = bench.memory.at_rest
+            if after.state in LATCHED:
+                reached = "latched"
+            elif event == "reset" and phase == "latched" and after.state == "ready":
+                reached = "reset"
+            elif phase == "reset" and after.state in ENABLED:
+                assert event == "enable", f"{event} enabled the arm"
+                reached = "enabled"
+            moves = after.memory.velocity.any() and came_from_rest
+            if moves:
+                assert phase in ("free", "enabled"), f"{event} moved the arm in phase {phase}, {after.state}"
+                if phase == "enabled":
+                    # What gives way to a contact is not asked for, and needs none.
+                    assert event in ("asks to move", "strike", *MOVES), (
+                        f"{event} moved the arm without a fresh setpoint"
+                    )
+                    assert after.memory.last is not None
+                    assert after.memory.last.t_ns >= after.memory.enabled_ns
+            if after.memory.last is not None and reached == "enabled":
+                reached, unlatched = "free", unlatched + 1
+            if phase in ("latched", "reset") and reached == phase:
+                assert after.state in LATCHED | {"ready", "off"}
+            key = key_of(after, reached)
+            if key not in seen:
+                seen.add(key)
+                todo.append((after, reached))
+    assert {phase for phase, *_ in seen} == set(PHASES)
+    assert unlatched > 0
+    assert steps > 1000, "the search found hardly anything"
+    print(f"{len(seen)} situations, {steps} steps")
 
 
 LATCHING: dict[str, Callable[[FilterBench], None]] = {
