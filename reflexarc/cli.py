@@ -28,6 +28,7 @@ from reflexarc.commands.robot import robot
 from reflexarc.commands.run import run
 from reflexarc.commands.serve import serve
 from reflexarc.commands.sim import sim
+from reflexarc.commands.teleop import teleop
 from reflexarc.commands.train import train
 from reflexarc.commands.view import view
 from reflexarc.configs.errors import ConfigError, ReflexarcError
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "eval": evaluate,
     "collect": collect,
+    "teleop": teleop,
     "train": train,
     "serve": serve,
     "policy": policy,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from pydantic import BaseModel
+
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.load import load_controller, load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig
@@ -19,9 +21,9 @@ class Setup:
     safety: SafetyConfig
     controller: ControllerConfig
 
-    def metadata(self, *, task: str, seed: int, policy: str, clock: str) -> str:
-        """The metadata of one episode run with this set-up, as JSON."""
-        configs = {"robot": self.robot, "safety": self.safety, "controller": self.controller}
+    def metadata(self, *, task: str, seed: int, policy: str, clock: str, **more: BaseModel) -> str:
+        """The metadata of one episode run with this set-up and `more` configurations, as JSON."""
+        configs = {"robot": self.robot, "safety": self.safety, "controller": self.controller, **more}
         return episode_metadata(
             task=task, seed=seed, policy=policy, clock=clock, safety=self.safety, configs=configs
         )

@@ -16,6 +16,7 @@ def run(
     instruction: str = "",
     port: int = BASE_PORT,
     time_limit: float | None = None,
+    intervene: str = "",
     controller: str = "default",
     out: Path | None = None,
     overrides: Set = (),
@@ -32,6 +33,8 @@ def run(
         instruction: what to tell the policy instead of the task's own words.
         port: first port of the run, as given to `robot` and `serve`.
         time_limit: seconds an episode may take; the task's own if not named.
+        intervene: teleoperation device of a person who may take the arm from the policy and give it back; the
+            person starts and judges the episodes, as in `reflexarc teleop`.
         controller: preset or file of the controller.
         out: folder for logs.
     """
@@ -42,6 +45,24 @@ def run(
     from reflexarc.sim.tasks import get_task
     from reflexarc.stack import READY_S, start_controller, start_recorder
 
+    if intervene:
+        from reflexarc.commands.teleop import TIME_LIMIT_S, teleop
+
+        teleop(
+            device=intervene,
+            task=task,
+            episodes=episodes,
+            seed=seed,
+            policy="served",
+            instruction=instruction,
+            port=port,
+            time_limit=TIME_LIMIT_S if time_limit is None else time_limit,
+            controller=controller,
+            out=out,
+            overrides=overrides,
+            json=json,
+        )
+        return
     limit = time_limit if time_limit is not None else get_task(task).time_limit_s
     setup = load_setup(controller=controller, overrides=overrides)
     endpoints = Endpoints(base_port=port)
