@@ -30,7 +30,8 @@ from reflexarc.safety.judge import (
 )
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
-from reflexarc.safety.project import project, wish
+from reflexarc.safety.project import project
+from reflexarc.safety.propose import propose
 from reflexarc.safety.singularity import extreme_singular_values
 from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import F64, Intervention
@@ -94,8 +95,6 @@ class MotionLimiter:
         self._here = np.zeros(rows)
         self._worst = np.zeros(rows)
         self._where = np.zeros((rows, len(limits.names)))
-        self._slow = np.flatnonzero(surroundings.slow > 0)
-        self._slow_below = surroundings.slow[self._slow]
         self._none = np.empty(0), np.empty((0, len(limits.names)))
         self.warm_up()
 
@@ -105,31 +104,30 @@ class MotionLimiter:
         state, target = self._kinematics.rest(middle), Target(middle + 0.1, np.zeros_like(middle))
         self._kinematics.advance(state, np.zeros_like(middle), self._limits.dt)
         self.step(state, np.zeros((0, len(middle))), target, 1.0)
-        self._clearances(state.position)
         self._gradient(0, middle)
+        self._singular_share(middle)
         self._judge(state, np.zeros_like(middle), collect=True)
 
     def step(self, state: MotionState, stop: F64, target: Target, scale: float) -> Step:
         """The next tick towards `target`. stop: (m, n) as stored by the last step. scale: 1, or less to go slower."""
         found: list[Intervention] = []
-        asked, notes = np.empty_like(target.position), np.empty((3, 4))
-        kinematics, rates = self._kinematics, self._limits.rates
-        wanted = wish(
+        kinematics, around = self._kinematics, self._around
+        notes = np.empty((3, 4))
+        asked, wanted, proposal, verdict = propose(
             kinematics.chain,
-            rates,
+            kinematics.body.capsules,
+            around.table,
+            self._limits.rates,
             state,
             target.position,
             target.velocity,
             scale,
             self._at,
-            asked,
-            notes[:2],
+            self._here,
+            notes,
         )
-        proposal = self._project(state, wanted, notes[2:])
         self._report(notes, found)
-        self._clearances(state.position)
         slowing = self._slow_rows(state.position, wanted, found)
-        verdict = self._judge(state, proposal)
         if slowing or verdict.rule != FINE:
             proposal, verdict = self._improve(state, wanted, proposal, slowing, found)
         if verdict.rule != FINE:
@@ -178,29 +176,28 @@ class MotionLimiter:
     def _slow_rows(self, position: F64, wanted: F64, found: list[Intervention]) -> list[Row]:
         """Where the arm is near something and approaches: only a share of that, none at the distance to keep."""
         rows = []
-        for row, below in zip(self._slow, self._slow_below, strict=True):
-            share = self._share(int(row), float(below), position)
-            if share >= 1:
-                continue
-            normal = self._gradient(int(row), position)
+        shares = self._here / self._around.slow
+        for row in np.flatnonzero(shares < 1).tolist():
+            share = float(shares[row])
+            if self._around.table.kind[row] == SINGULAR:
+                share = self._singular_share(position)
+                if share >= 1:
+                    continue
+            normal = self._gradient(row, position)
             rate = float(normal @ wanted)
             allowed = max(share, 0.0) * rate
             if rate < 0:
                 rows.append(Row(normal, allowed))
             if rate < allowed - REPORT_FRACTION:
-                found.append(self._intervention(int(row), rate, allowed))
+                found.append(self._intervention(row, rate, allowed))
         return rows
 
-    def _share(self, row: int, below: float, position: F64) -> float:
-        """1 where the arm need not be slower for this row, 0 where it may approach no more."""
-        if self._around.table.kind[row] != SINGULAR:
-            return float(self._here[row]) / below
-        keep = float(self._around.table.keep[row])
-        at = self._at
+    def _singular_share(self, position: F64) -> float:
+        at, slow, stop = self._at, self._around.singularity_slow, self._around.table.keep[-1]
         place(self._kinematics.chain, position, at.origin, at.turn)
         jacobian(at.origin, at.turn, at.jacobian)
         largest, smallest = extreme_singular_values(at.jacobian)
-        return (keep - largest / max(smallest, 1e-9)) / (keep - below)
+        return float((stop - largest / max(smallest, 1e-9)) / (stop - slow))
 
     def _improve(
         self, state: MotionState, wanted: F64, proposal: F64, rows: list[Row], found: list[Intervention]

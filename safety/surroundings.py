@@ -26,6 +26,8 @@ from reflexarc.wire.messages import F64
 
 # Parts fewer joints apart than this cannot be moved into each other, or are as near as the arm is built.
 APART = 3
+# The arm is not slowed down before a clearance of so little is left, m or rad.
+NOT_SLOW = 1e-12
 # A condition number needs six rows of full rank.
 FULL_RANK = 6
 
@@ -34,14 +36,15 @@ FULL_RANK = 6
 class Surroundings:
     """table: for the kernels. rules, fields: (K,) what a report calls each row.
 
-    slow: (K,) clearance below which the arm approaches more slowly; 0 where it does not. For a singularity it is
-    the condition number instead.
+    slow: (K,) clearance below which the arm approaches more slowly (for a singularity: below which that must be
+    looked at); as good as 0 where it does not. singularity_slow: condition number.
     """
 
     table: Clearances
     rules: tuple[str, ...]
     fields: tuple[str, ...]
     slow: F64
+    singularity_slow: float
 
     @staticmethod
     def of(
@@ -75,7 +78,9 @@ class Surroundings:
                     field = f"{body.names[second]} - {body.names[first]}"
                     rows.add(SELF, first, second, "self_distance", field, safety.distance_stop, ramp)
         if len(robot.joints) >= FULL_RANK:
-            slow = safety.singularity_slow
+            # σ_min - σ_max/stop where the condition number is `slow`, for the largest σ_max there can be.
+            norm = float(np.sqrt((kinematics.reach**2 + 1).sum()))
+            slow = norm * (1 / safety.singularity_slow - 1 / safety.singularity_stop)
             rows.add(SINGULAR, 0, 0, "singularity", "condition", safety.singularity_stop, slow)
         table = rows.table(
             np.array([lower, upper]),
@@ -84,7 +89,8 @@ class Surroundings:
             [_outset(box) for box in (*safety.keep_out, *safety.obstacles)],
             _paces(kinematics.reach),
         )
-        found = Surroundings(table, tuple(rows.rules), tuple(rows.fields), np.array(rows.slow))
+        names = tuple(rows.rules), tuple(rows.fields)
+        found = Surroundings(table, *names, np.array(rows.slow), safety.singularity_slow)
         found._check_home(robot, kinematics)
         return found
 
@@ -129,7 +135,7 @@ class _Rows:
         self.slow: list[float] = []
 
     def add(
-        self, kind: int, a: int, b: int, rule: str, field: str, keep: float = 0.0, slow: float = 0.0
+        self, kind: int, a: int, b: int, rule: str, field: str, keep: float = 0.0, slow: float = NOT_SLOW
     ) -> None:
         self.kinds.append((kind, a, b))
         self.rules.append(rule)
