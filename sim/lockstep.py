@@ -19,13 +19,15 @@ from reflexarc.configs.errors import RobotError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.controllers.controller import Controller
+from reflexarc.controllers.steering import steering_spec
 from reflexarc.robots.host import RobotHost
+from reflexarc.robots.teleop.stream import TeleopStream
 from reflexarc.sim.driver import MujocoRobot
 from reflexarc.sim.latency import Latency
 from reflexarc.sim.link import CodecLink, Link
 from reflexarc.sim.shutter import CAMERA_NS
-from reflexarc.sim.world import World
-from reflexarc.wire.contracts import Policy
+from reflexarc.sim.world import CAMERAS, World
+from reflexarc.wire.contracts import Policy, Teleoperator
 from reflexarc.wire.messages import (
     ActionChunk,
     EpisodeStart,
@@ -34,6 +36,9 @@ from reflexarc.wire.messages import (
     Setpoint,
     State,
 )
+
+TELEOP_NS = 20_000_000
+"""Period of a person's inputs."""
 
 Subscriber = Callable[[str, Message], None]
 """Called with (topic, message) for every message of a run; topics as in `datasets`."""
@@ -60,25 +65,32 @@ class LockstepSession:
         robot: RobotConfig,
         safety: SafetyConfig,
         controller: ControllerConfig,
-        policy: Policy,
+        policy: Policy | None,
         *,
+        teleoperator: Teleoperator | None = None,
         latency: Latency | None = None,
         link: Link | None = None,
         subscribers: Sequence[Subscriber] = (),
         image_encoding: str = "raw",
     ) -> None:
+        """policy: who drives; None for a person alone. teleoperator: the device of a person who may take over."""
         self.world = world
         self.policy = policy
         self.subscribers = list(subscribers)
         self._driver = MujocoRobot(world, robot)
         self._host = RobotHost(self._driver, robot, safety, "virtual")
-        self._spec = ActionSpec.model_validate_json(policy.info.action_spec)
-        self._cameras = tuple(policy.info.cameras)
-        self._controller = Controller(controller, robot, self._spec, self._cameras, "virtual")
+        self._teleoperator = teleoperator
+        if policy is None:
+            self._spec, self._cameras, asked = steering_spec(robot, joints=False), CAMERAS, ()
+        else:
+            self._spec = ActionSpec.model_validate_json(policy.info.action_spec)
+            self._cameras = asked = tuple(policy.info.cameras)
+        self._controller = Controller(controller, robot, self._spec, asked, "virtual")
         self._latency = latency or Latency([0.0])
         self._link = link or CodecLink()
         self._tick_ns = robot.tick_ns
         self._control_every = _ticks("controller period", controller.tick_ns, robot.tick_ns)
+        self._teleop_every = _ticks("teleoperation period", TELEOP_NS, robot.tick_ns)
         self._camera_every = _ticks("camera period", CAMERA_NS, robot.tick_ns)
         self._physics_per_tick = _ticks("host period", robot.tick_ns, round(world.model.opt.timestep * 1e9))
         self._driver.connect()
@@ -113,7 +125,11 @@ class LockstepSession:
         self._driver.reset()
         self._host.restart(0)
         self._controller.reset(told, session)
-        self.policy.reset(session)
+        if self.policy is not None:
+            self.policy.reset(session)
+        if self._teleoperator is not None:
+            self._teleoperator.connect()
+            self._teleop = TeleopStream(self._teleoperator, "scripted", "virtual")
         start = EpisodeStart(
             t_ns=0,
             clock="virtual",
@@ -146,6 +162,8 @@ class LockstepSession:
             self._take_pictures(now)
             self._ask_policy(now)
         self._deliver_answers(now)
+        if self._teleoperator is not None and self._tick % self._teleop_every == 0:
+            self._hear_person(now)
         if self._tick % self._control_every == 0:
             self._control(now)
         self._publish("/sim/steps", self._driver.advance(self._physics_per_tick))
@@ -187,12 +205,19 @@ class LockstepSession:
         self._frame_seq += 1
 
     def _ask_policy(self, now: int) -> None:
-        observation = self._controller.observation(now)
+        observation = None if self.policy is None else self._controller.observation(now)
         if observation is None:
             return
+        assert self.policy is not None
         chunk = self.policy.act(self._link.carry(observation))
         due = now + self._latency.draw_ns()
         heapq.heappush(self._answers, (due, next(self._order), chunk))
+
+    def _hear_person(self, now: int) -> None:
+        command, event = self._teleop.read(now)
+        if event is not None:
+            self._publish("/event", event)
+        self._controller.on_teleop(self._send("/teleop", command), now)
 
     def _deliver_answers(self, now: int) -> None:
         while self._answers and self._answers[0][0] <= now:
