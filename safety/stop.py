@@ -59,7 +59,9 @@ def stop_plan(
         j = k - fade + 1
         done += min(j, ramp, 2 * ramp + level - j) / (ramp * (ramp + level))
         for i in range(n):
-            plan[k, i] = rest[i] * (1 - done) if k < ticks - 1 else 0.0
+            plan[k, i] = rest[i] * (1 - done)
+    if ticks:
+        plan[ticks - 1] = 0.0  # exactly: the sums above leave rounding
     return plan
 
 

@@ -85,6 +85,32 @@ def hostile_numbers(rng: np.random.Generator, tick: int, memory: Memory, robot: 
     return position, velocity
 
 
+def random_goals(rng: np.random.Generator, tick: int, memory: Memory, robot: RobotConfig) -> Numbers:
+    """To a joint position anywhere within the limits at full speed, through table, walls, itself and singularities."""
+    goal = np.random.default_rng(tick // 400)
+    lower = np.array([joint.lower for joint in robot.joints])
+    upper = np.array([joint.upper for joint in robot.joints])
+    position = goal.uniform(lower, upper)
+    return position, np.sign(position - memory.position) * goal.exponential(1.0)
+
+
+def downwards(rng: np.random.Generator, tick: int, memory: Memory, robot: RobotConfig) -> Numbers:
+    """Folds the arm, elbow first, onto the table, and stretches it, by turns, with jitter at the tick rate."""
+    sign = 1.0 if tick // 250 % 2 else -1.0
+    way = np.zeros(len(robot.joints))
+    way[1], way[2 if len(way) == 6 else 3] = sign, -sign if tick // 500 % 2 else sign
+    jitter = rng.normal(0, 0.02, len(way))
+    return memory.position + 0.3 * way + jitter, 3 * way
+
+
+def searched(genes: F64, tick: int, memory: Memory, robot: RobotConfig) -> Numbers:
+    """A square wave on each joint, of whatever amplitude, period, phase and drift a search has come up with: (4, n)."""
+    amplitude, period, phase, drift = genes
+    beat = np.sign(np.sin(2 * np.pi * (tick / (2 + 40 * np.exp(period)) + phase)))
+    way = np.exp(amplitude) * beat + drift
+    return memory.position + 0.3 * way, 3 * way
+
+
 def _pairs(signs: F64, robot: RobotConfig) -> list[tuple[float, object]]:
     return list(zip(signs.tolist(), robot.joints, strict=True))
 
@@ -100,6 +126,8 @@ ADVERSARIES: dict[str, Adversary] = {
         wall_seeking,
         limit_seeking,
         one_joint,
+        random_goals,
+        downwards,
         hostile_numbers,
     )
 }

@@ -26,9 +26,16 @@ LOST: SafetyState = "protective_stop"
 class FilterBench:
     """One filter, its memory, a clock that advances by one tick at a time, and the stream of commands."""
 
-    def __init__(self, robot: RobotConfig, safety: SafetyConfig, start: F64 | None = None) -> None:
+    def __init__(
+        self,
+        robot: RobotConfig,
+        safety: SafetyConfig,
+        start: F64 | None = None,
+        filter_: SafetyFilter | None = None,
+    ) -> None:
+        """filter_: one of another bench, of the same configs: it has no history."""
         self.robot = robot
-        self.filter = SafetyFilter(robot, safety, "virtual")
+        self.filter = filter_ or SafetyFilter(robot, safety, "virtual")
         self.now_ns = 0
         self.setpoint_seq = 0
         self.wrench = np.zeros(6)

@@ -45,29 +45,43 @@ class Checker:
         self._site = int(self._model.site(robot.tcp_site).id)
         self._find_parts()
 
-    def violations(self, positions: F64, gripper: F64 | None = None) -> dict[str, float]:
-        """Every broken limit and by how much, as a fraction or in m or rad; empty if none. The stream starts at rest."""
-        worst = self._joint_space(positions) | self._place(positions)
+    def violations(self, positions: F64, gripper: F64 | None = None, context: int = 0) -> dict[str, float]:
+        """Every broken limit and by how much, as a fraction or in m or rad; empty if none. See `worst`."""
+        return self.broken(self.worst(positions, gripper, context))
+
+    @staticmethod
+    def broken(worst: dict[str, float]) -> dict[str, float]:
+        """Those of `worst` that are more than rounding; a NaN is one."""
+        return {rule: value for rule, value in worst.items() if not value <= RELATIVE}
+
+    def worst(self, positions: F64, gripper: F64 | None = None, context: int = 0) -> dict[str, float]:
+        """The worst of each limit, above 0 where it is broken: a fraction, m or rad.
+
+        positions: (T, n) that start at rest, or whose first `context` (3 or more) ticks only give the motion before.
+        """
+        worst = self._joint_space(positions, context) | self._place(positions, context)
         if gripper is not None:
             rate = np.max(np.abs(np.diff(gripper))) / self.dt
             worst["gripper"] = float(rate) / self._robot.gripper.speed - 1
             worst["opening"] = float(np.max([gripper - 1, -gripper]))
-        return {rule: value for rule, value in worst.items() if not value <= RELATIVE}
+        return worst
 
     def tcp(self, positions: F64) -> F64:
         """(T, 3) m, base frame, for joint positions (T, n)."""
         return self._poses(positions)[0]
 
-    def _joint_space(self, positions: F64) -> dict[str, float]:
+    def _joint_space(self, positions: F64, context: int) -> dict[str, float]:
         joints, safety, dt = self._robot.joints, self._safety, self.dt
         margin = safety.position_margin_rad
         lower = np.array([joint.lower for joint in joints]) + margin
         upper = np.array([joint.upper for joint in joints]) - margin
-        velocity, acceleration, jerk = _derivatives(positions, dt)
+        velocity, acceleration, jerk = (each[context:] for each in _derivatives(positions, dt))
+        positions = positions[context:]
+        after = positions[1:]
         most = np.array([joint.acceleration for joint in joints]) * safety.acceleration_scale
         most_jerk = np.array([joint.jerk for joint in joints]) * safety.jerk_scale
         rounding = 8 * EPS * np.abs(positions).max() / dt**3
-        near = [_speed_bounds(joint, safety, positions[1:, i]) for i, joint in enumerate(joints)]
+        near = [_speed_bounds(joint, safety, after[:, i]) for i, joint in enumerate(joints)]
         down, up = np.array([low for low, _ in near]).T, np.array([high for _, high in near]).T
         top = np.array([joint.velocity for joint in joints]) * safety.velocity_scale
         return {
@@ -78,7 +92,7 @@ class Checker:
             "joint_jerk": float(np.max((np.abs(jerk) - rounding) / most_jerk)) - 1,
         }
 
-    def _place(self, positions: F64) -> dict[str, float]:
+    def _place(self, positions: F64, context: int) -> dict[str, float]:
         safety, dt = self._safety, self.dt
         points, turns, gram, centers, axes = self._poses(positions)
         angular = _angular_steps(turns) / dt
@@ -98,10 +112,15 @@ class Checker:
         for name, rates in (("tcp", linear), ("tcp_angular", angular)):
             accelerations = np.diff(np.vstack([np.zeros(3), rates]), axis=0) / dt
             jerks = np.diff(np.vstack([np.zeros(3), accelerations]), axis=0) / dt
-            for rule, values, order in (("speed", rates, 1), ("acceleration", accelerations, 2), ("jerk", jerks, 3)):
+            for rule, values, order in (
+                ("speed", rates, 1),
+                ("acceleration", accelerations, 2),
+                ("jerk", jerks, 3),
+            ):
                 limit = getattr(safety, f"{name}_{rule}")
                 rounding = 2**order * WORLD_ROUNDING * EPS / dt**order
-                found[f"{name}_{rule}"] = (float(np.linalg.norm(values, axis=1).max()) - rounding) / limit - 1
+                largest = float(np.linalg.norm(values[context:], axis=1).max())
+                found[f"{name}_{rule}"] = (largest - rounding) / limit - 1
         if len(self._robot.joints) >= 6:
             least = np.sqrt(np.maximum(condition[:, 0], 0))
             found["singularity"] = float(np.max(np.sqrt(condition[:, -1]) / safety.singularity_stop - least))
@@ -140,7 +159,9 @@ class Checker:
             fingers.append(finger or name == "held tool")
         self._links = np.array(links)
         self._moving = self._links > 0
-        round_ = np.isin(model.geom_type, [int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER)])
+        round_ = np.isin(
+            model.geom_type, [int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER)]
+        )
         self._half_length = np.where(round_, model.geom_size[:, 1], 0.0)
         geoms = range(model.ngeom)
         safety = self._safety
