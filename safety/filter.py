@@ -22,7 +22,7 @@ from reflexarc.safety.integrity import Integrity, Trust
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
 from reflexarc.safety.memory import Memory
-from reflexarc.safety.motion import MotionLimiter, Step, Target, halt
+from reflexarc.safety.motion import MotionLimiter, Step, halt
 from reflexarc.safety.reference import target_at
 from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import (
@@ -45,6 +45,10 @@ HOLD_REASONS = {
     "finite": "the setpoint is not finite",
     "contact": "something presses: only motion away from it is followed",
 }
+
+
+# Where the servo gives way to what presses: wherever it is under power and nobody guides the arm by hand.
+YIELDING: frozenset[SafetyState] = states.LATCHED | {"hold"}
 
 
 class SafetyFilter:
@@ -103,6 +107,7 @@ class SafetyFilter:
         elif memory.state in states.ENABLED:
             memory = self._judge_deaf(memory, setpoint, found)
         memory, speed_scale = self._move(memory, measured, found)
+        memory = self._yield(memory)
         report = SafetyReport(
             t_ns=now_ns,
             clock=self._clock,
@@ -113,13 +118,7 @@ class SafetyFilter:
             reason=memory.reason,
             speed_scale=speed_scale,
         )
-        # Copies: whoever is given a command may change it, the memory of it stays.
-        command = JointCommand(
-            joint_position=memory.position.copy(),
-            joint_velocity=memory.velocity.copy(),
-            gripper=memory.gripper,
-        )
-        return command, memory, report
+        return self._command(memory), memory, report
 
     def request(self, memory: Memory, action: HostAction, now_ns: int) -> tuple[Memory, bool, str]:
         """A request from the local console: the new memory, whether it was granted, and a line about it.
@@ -232,13 +231,60 @@ class SafetyFilter:
 
     def _judge_contact(self, memory: Memory, found: list[Intervention]) -> Memory:
         """While something presses, follow only what moves away from it."""
+        if memory.yielding is not None:
+            return self._hold(memory, "contact")
         if not memory.touch.pressed or memory.state not in states.FOLLOWING or memory.last is None:
             return memory
         target = target_at(memory.before, memory.last, memory.now_ns, self.limits)
-        if target is not None and moves_away(memory.touch, target.position - memory.position):
+        if (
+            target is not None
+            and moves_away(memory.touch, target.position - memory.position)
+            and moves_away(memory.touch, memory.velocity)
+        ):
             return memory
         found.append(memory.touch.intervention())
         return self._hold(memory, "contact")
+
+    def _yield(self, memory: Memory) -> Memory:
+        """Something presses: the servo is told to stay where the arm is, not where it was on its way to.
+
+        The commanded motion comes to rest meanwhile by its stored stop; then it is said to be where the arm is. Nothing
+        moves by that, since the servo was there already.
+        """
+        touch = memory.touch
+        place = memory.yielding
+        pushed = touch.pressed and touch.position is not None
+        if pushed and memory.state in YIELDING:
+            place = touch.position
+        if place is None or self.released(memory):
+            return memory if memory.yielding is None else dataclasses.replace(memory, yielding=None)
+        memory = dataclasses.replace(memory, yielding=place)
+        if not memory.at_rest:
+            return memory
+        inside = np.clip(place, self.limits.lower, self.limits.upper)
+        memory = dataclasses.replace(
+            memory,
+            motion=self.kinematics.rest(inside),
+            stop=np.zeros((0, inside.size)),
+            view=self.kinematics.view(inside),
+            yielding=place if pushed else None,
+        )
+        outside = "" if memory.state not in states.ENABLED else self._motion.outside(inside)
+        if outside:
+            reason = f"pushed out of the limits: {outside}"
+            return dataclasses.replace(
+                memory, state="protective_stop", reported="protective_stop", reason=reason
+            )
+        return memory
+
+    def _command(self, memory: Memory) -> JointCommand:
+        """What is written. Copies: whoever is given a command may change it, the memory of it stays."""
+        position, velocity = memory.position, memory.velocity
+        if memory.yielding is not None:
+            position, velocity = memory.yielding, np.zeros_like(velocity)
+        return JointCommand(
+            joint_position=position.copy(), joint_velocity=velocity.copy(), gripper=memory.gripper
+        )
 
     def _judge_deaf(self, memory: Memory, setpoint: Setpoint | None, found: list[Intervention]) -> Memory:
         """A person's hold: a controller that was silent when it began, and stays so, is a stop all the same."""
@@ -337,7 +383,7 @@ class SafetyFilter:
         step = self._step(memory, found)
         motion, view, gripper, goal = memory.motion, memory.view, memory.gripper, memory.gripper_goal
         state, mode, reason = memory.state, memory.mode, memory.reason
-        if step.velocity.any() or motion.change.any() or motion.twist_change.any():
+        if step.velocity.any() or not motion.still():
             motion, view = self.kinematics.advance(motion, step.velocity, self.limits.dt)
             if state == "recovery" and not self._motion.outside(motion.position):
                 state, mode, reason = "reduced", "reduced", "back inside the limits"
@@ -360,8 +406,6 @@ class SafetyFilter:
         return memory, step.speed_scale
 
     def _step(self, memory: Memory, found: list[Intervention]) -> Step:
-        if memory.state == "hold" and memory.touch.pressed and memory.touch.position is not None:
-            return self._give_way(memory, memory.touch.position)
         if memory.state not in states.FOLLOWING or memory.last is None:
             return Step(*halt(memory.velocity, memory.stop), [], 1.0)
         target = target_at(memory.before, memory.last, memory.now_ns, self.limits)
@@ -373,12 +417,6 @@ class SafetyFilter:
         step = self._motion.step(memory.motion, memory.stop, target, scale)
         found.extend(step.interventions)
         return step
-
-    def _give_way(self, memory: Memory, measured: F64) -> Step:
-        """Towards where the arm is: the servo then stops pressing. Slowly, and within all limits, as every motion."""
-        position = np.clip(measured, self.limits.lower, self.limits.upper)
-        target = Target(position=position, velocity=np.zeros_like(position))
-        return self._motion.step(memory.motion, memory.stop, target, self.limits.reduced_scale)
 
     def _follow_measured(self, memory: Memory, measured: Measured) -> Memory:
         if not _finite(measured):

@@ -60,6 +60,10 @@ class MotionState(NamedTuple):
     twist: F64
     twist_change: F64
 
+    def still(self) -> bool:
+        """Whether another tick at velocity zero would change nothing."""
+        return not (self.velocity.any() or self.change.any() or self.twist.any() or self.twist_change.any())
+
 
 class Verdict(NamedTuple):
     """rule: FINE or what failed first; index: which joint, capsule or clearance; asked, allowed: in its unit.
