@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -177,7 +178,8 @@ def run_campaign(seed: int, commands: int, record: Path, workers: int) -> Iterat
     yield from (done[number] for number in wanted if number in done)
     missing = [number for number in wanted if number not in done]
     record.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers) as pool, record.open("a", encoding="utf-8") as out:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool, record.open("a", encoding="utf-8") as out:
         futures = [pool.submit(run_chunk, seed, number) for number in missing]
         try:
             for future in as_completed(futures):
