@@ -1,0 +1,283 @@
+"""Policies of lerobot as policies of ours: with their own processing, without the hub, and nothing loaded in part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contracts.lerobot_folders import KINDS, SIZE, make_folder, small_sizes
+from contracts.toy_policy import toy_observation
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.foreign import ActionConvention, LeRobotConfig
+from reflexarc.vla.adapters.convention import foreign_spec, to_canonical
+from reflexarc.vla.adapters.lerobot import LeRobotPolicy
+from reflexarc.vla.checkpoint import load_policy
+from reflexarc.wire import geometry
+from reflexarc.wire.codec import decode, encode
+from reflexarc.wire.contracts import Policy
+from reflexarc.wire.images import decode_image
+from reflexarc.wire.messages import ActionChunk, Observation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone() -> Iterator[None]:
+    """No connection to anywhere: what asks the hub fails."""
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        raise OSError(f"a test wanted to connect to {address}")
+
+    with pytest.MonkeyPatch.context() as patch, small_sizes():
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setattr(socket.socket, "connect", refuse)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: make_folder(tmp_path_factory.mktemp("lerobot") / kind, kind) for kind in KINDS}
+
+
+def picture(seed: int, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def seen(seq: int = 1, session: str = "a", size: int = SIZE, t_ns: int = 1_000_000) -> Observation:
+    images = {"front": picture(seq, size), "wrist": picture(100 + seq, size)}
+    given = toy_observation(instruction="lift the red cube", seq=seq, session=session, images=images)
+    return msgspec.structs.replace(given, t_obs_ns=t_ns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_a_policy(folders: dict[str, Path], kind: str) -> None:
+    policy = load_policy(str(folders[kind]))
+    assert isinstance(policy, Policy)
+    assert policy.info.model_id == f"lerobot-{kind}/{kind}"
+    spec = ActionSpec.model_validate_json(policy.info.action_spec)
+    chunk = policy.act(seen())
+    assert chunk.actions.shape == (spec.horizon, 7)
+    assert np.isfinite(chunk.actions).all()
+    assert (chunk.spec_id, chunk.step_ns) == (spec.id, spec.step_ns)
+    again = decode(encode(chunk))
+    assert isinstance(again, ActionChunk)
+    assert np.array_equal(again.actions, chunk.actions)
+    assert np.array_equal(policy.act(seen()).actions, chunk.actions), "the same observation, another chunk"
+    assert not np.allclose(policy.act(seen(seq=2)).actions, chunk.actions)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "diffusion"])
+def test_a_chunk_is_what_lerobots_own_pipeline_gives(folders: dict[str, Path], kind: str) -> None:
+    """Preprocessor, policy and postprocessor called by hand, as lerobot's documentation does."""
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    folder, observation = folders[kind], seen()
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.device = "cpu"
+    policy = get_policy_class(kind).from_pretrained(folder, config=config)
+    overrides = (
+        {"tokenizer_processor": {"tokenizer_name": str(folder)}}
+        if (folder / "tokenizer.json").is_file()
+        else {}
+    )
+    before, after = make_pre_post_processors(
+        config, pretrained_path=str(folder), preprocessor_overrides=overrides
+    )
+    state = observation.state
+    batch = {
+        f"observation.images.{name}": torch.from_numpy(decode_image(frame).copy()).permute(2, 0, 1) / 255
+        for name, frame in observation.images.items()
+    }
+    batch["observation.state"] = torch.tensor([*state.joint_position, state.gripper], dtype=torch.float32)
+    batch["task"] = observation.instruction
+    torch.manual_seed(zlib.crc32(f"{observation.session}/{observation.seq}".encode()))
+    with torch.inference_mode():
+        theirs = torch.stack([after(each[None])[0] for each in policy.predict_action_chunk(before(batch))[0]])
+    theirs = theirs[: config.n_action_steps].double().numpy()
+    ours = load_policy(str(folder)).act(observation).actions
+    assert np.allclose(ours[:, :6], theirs[:, :6], atol=1e-6)
+    assert np.allclose(ours[:, 6], theirs[:, 6].clip(0, 1), atol=1e-6)
+
+
+def test_a_policy_with_a_past_gets_it_as_from_lerobots_queues(folders: dict[str, Path]) -> None:
+    """Diffusion looks at two instants: the same as `select_action` twice, its queue filled with the first."""
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    folder = folders["diffusion"]
+    config = PreTrainedConfig.from_pretrained(folder)
+    config.device, config.n_action_steps = "cpu", 1
+    policy = get_policy_class("diffusion").from_pretrained(folder, config=config)
+    before, after = make_pre_post_processors(config, pretrained_path=str(folder))
+    step_ns = 200_000_000
+    both = [seen(1, t_ns=step_ns), seen(2, t_ns=2 * step_ns)]
+    theirs = []
+    for observation in both:
+        batch = {
+            f"observation.images.{name}": torch.from_numpy(decode_image(frame).copy()).permute(2, 0, 1) / 255
+            for name, frame in observation.images.items()
+        }
+        state = observation.state
+        batch["observation.state"] = torch.tensor([*state.joint_position, state.gripper], dtype=torch.float32)
+        batch["task"] = observation.instruction
+        torch.manual_seed(zlib.crc32(f"{observation.session}/{observation.seq}".encode()))
+        theirs.append(after(policy.select_action(before(batch)))[0].double().numpy())
+    ours = LeRobotPolicy(folder, LeRobotConfig())
+    for observation, expected in zip(both, theirs, strict=True):
+        assert np.allclose(ours.act(observation).actions[0, :6], expected[:6], atol=1e-6)
+    ours.reset("a")
+    assert np.allclose(ours.act(both[0]).actions[0, :6], theirs[0][:6], atol=1e-6), "a reset forgets"
+
+
+def test_robots_that_ask_in_turn_do_not_share_a_past(folders: dict[str, Path]) -> None:
+    ours, alone = (LeRobotPolicy(folders["diffusion"], LeRobotConfig()) for _ in range(2))
+    ours.act(seen(1, "a", t_ns=1))
+    ours.act(seen(7, "b", t_ns=1))
+    alone.act(seen(1, "a", t_ns=1))
+    later = seen(2, "a", t_ns=200_000_001)
+    assert np.array_equal(ours.act(later).actions, alone.act(later).actions)
+
+
+def test_images_of_another_size_are_brought_to_the_policys(folders: dict[str, Path]) -> None:
+    policy = LeRobotPolicy(folders["act"], LeRobotConfig())
+    assert (policy.info.image_height, policy.info.image_width) == (SIZE, SIZE)
+    assert policy.act(seen(size=96)).actions.shape == (4, 7)
+
+
+# Errors
+
+
+@pytest.fixture
+def act_folder(folders: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folders["act"], tmp_path / "act"))
+
+
+def refusal(folder: Path, settings: str = "") -> str:
+    if settings:
+        (folder / "reflexarc.yaml").write_text(settings)
+    with pytest.raises(PolicyError) as caught:
+        load_policy(str(folder)).act(seen())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["act", "pi0", "smolvla"])
+def test_a_missing_tensor_is_an_error_that_names_it(
+    folders: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    folder = Path(shutil.copytree(folders[kind], tmp_path / kind))
+    tensors = load_file(folder / "model.safetensors")
+    gone = next(
+        name
+        for name in sorted(tensors)
+        if name.endswith("action_out_proj.weight" if kind != "act" else "action_head.weight")
+    )
+    del tensors[gone]
+    save_file(tensors, folder / "model.safetensors")
+    text = refusal(folder)
+    assert "model.safetensors" in text
+    assert gone in text
+
+
+def test_an_extra_tensor_and_a_wrong_shape_are_named(act_folder: Path) -> None:
+    path = act_folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"model.surplus": torch.zeros(2)}, path)
+    assert "model.surplus" in refusal(act_folder)
+    save_file(tensors | {"model.action_head.bias": torch.zeros(9)}, path)
+    text = refusal(act_folder)
+    assert "model.action_head.bias" in text
+    assert "9" in text
+
+
+def test_a_torn_file_and_missing_processors_are_named(act_folder: Path) -> None:
+    (act_folder / "policy_postprocessor.json").unlink()
+    text = refusal(act_folder)
+    assert "has no policy_postprocessor.json" in text
+    assert "there is config.json, model.safetensors" in text
+    (act_folder / "model.safetensors").write_bytes(b"{}")
+    assert "model.safetensors: not a whole safetensors file" in refusal(act_folder)
+
+
+def test_no_tokenizer_is_said_with_what_to_do(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["pi0"], tmp_path / "pi0"))
+    (folder / "tokenizer.json").unlink()
+    text = refusal(folder)
+    assert "policy_preprocessor.json" in text
+    assert "put its tokenizer.json into the folder" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            "cameras: [front]",
+            "sees observation.images.front, observation.images.wrist, the settings give front",
+        ),
+        ("image_keys: [observation.images.top, observation.images.wrist]", "set `cameras`, one for each"),
+        ("state: [position]", "state: position are 3 numbers, observation.state has 8"),
+        ("horizon: 50", "horizon 50: this policy emits 4 actions at a time"),
+        ("action: {gripper_open: 0.0}", "gripper_closed and gripper_open are both 0.0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(act_folder: Path, settings: str, text: str) -> None:
+    assert text in refusal(act_folder, settings)
+
+
+def test_an_unknown_type_lists_the_known(act_folder: Path) -> None:
+    path = act_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"type": "magic"}))
+    text = refusal(act_folder)
+    assert "config.json: Policy type 'magic'" in text
+    assert "diffusion" in text
+
+
+# Conventions
+
+
+def test_conventions_end_at_the_edge() -> None:
+    pose = geometry.pose(np.array([0.4, 0.0, 0.3]), geometry.exp(np.array([0.0, 0.0, np.pi / 2])))
+    raw = np.array([[10.0, 0.0, 0.0, 0.0, 0.0, 90.0, -1.0]])
+    convention = ActionConvention(
+        position_scale=0.001, rotation_scale=np.pi / 180, frame="tool", gripper_closed=1.0, gripper_open=-1.0
+    )
+    action = to_canonical(raw, convention, pose)[0]
+    assert np.allclose(action, [0.0, 0.01, 0.0, 0.0, 0.0, np.pi / 2, 1.0])
+
+
+def test_deltas_of_a_tool_that_turns_follow_it() -> None:
+    """Two steps ahead with a quarter turn between: the second goes to the side."""
+    raw = np.array([[0.1, 0, 0, 0, 0, np.pi / 2, 0.0], [0.1, 0, 0, 0, 0, 0, 1.0]])
+    actions = to_canonical(raw, ActionConvention(frame="tool"), geometry.identity_pose())
+    assert np.allclose(actions[:, :3], [[0.1, 0, 0], [0, 0.1, 0]])
+
+
+def test_roll_pitch_yaw_become_one_rotation_vector() -> None:
+    raw = np.array([[0, 0, 0, 0.3, -0.2, 0.5, 0.5]])
+    turned = to_canonical(raw, ActionConvention(rotation="euler_xyz"), geometry.identity_pose())[0, 3:6]
+
+    def about(axis: int, angle: float) -> np.ndarray:
+        return geometry.to_matrix(geometry.exp(np.eye(3)[axis] * angle))
+
+    expected = about(2, 0.5) @ about(1, -0.2) @ about(0, 0.3)
+    assert np.allclose(geometry.to_matrix(geometry.exp(turned)), expected)
+
+
+def test_joint_policies_get_a_joint_spec() -> None:
+    spec = foreign_spec(ActionConvention(space="joint"), 8, 10, 0.05)
+    assert [dim.name for dim in spec.dims][-2:] == ["q7", "gripper"]
+    assert spec.alignment == "at_observation"
+    with pytest.raises(PolicyError, match="emits 8 numbers a step, tcp_delta has 7"):
+        foreign_spec(ActionConvention(), 8, 10, 0.05)
