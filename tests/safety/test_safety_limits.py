@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,13 +14,12 @@ from contracts.filter_bench import LOST, FilterBench
 from contracts.motion_checker import Checker
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
-from reflexarc.safety import motion
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.wire.messages import F64
 
 TICKS = 1300
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))]
-"""Two in the suite (more than 20,000 ticks with all adversaries); the slow ones make it more than 200,000."""
+SEEDS = (0, 1)
+"""Each sender by itself, so that a failure says which; see the campaign for the great number."""
 
 
 def legal_start(rng: np.random.Generator, bench: FilterBench) -> F64:
@@ -29,7 +27,7 @@ def legal_start(rng: np.random.Generator, bench: FilterBench) -> F64:
     home = np.array(bench.robot.home)
     for _ in range(100):
         position = home + rng.normal(0, 0.4, len(home))
-        if not bench.filter.limits.outside(position, bench.filter.kinematics.view(position).point):
+        if not bench.filter.outside(position):
             return position
     return home
 
@@ -103,48 +101,6 @@ def test_every_stop_from_a_reached_state_is_legal(
         assert checker.violations(bench.stream) == {}
 
 
-def _planted_bugs() -> dict[str, Callable[[pytest.MonkeyPatch, FilterBench], None]]:
-    def accepts_all(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        patch.setattr(motion.Motion, "_refusal", lambda *_: None)
-        patch.setattr(motion.Motion, "_keep_in_box", lambda _self, wanted, *_: wanted)
-        patch.setattr(motion.Motion, "_limit_tcp_speed", lambda _self, wanted, *_: wanted)
-
-    def forgets_the_way_to_stop(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        patch.setattr(motion, "stop_time", lambda ticks, dt: dt)
-
-    def brakes_too_hard(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        bench.filter.limits.acceleration_step[:] *= 1.001
-
-    def lets_one_joint_be_faster(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        bench.filter.limits.velocity[-1] *= 1.05
-
-    def has_a_wall_one_millimetre_out(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        bench.filter.limits.box_upper[0] += 0.001
-
-    def has_a_joint_limit_too_far(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        bench.filter.limits.upper[:] += 0.001
-
-    def ignores_the_speed_of_the_tcp(patch: pytest.MonkeyPatch, bench: FilterBench) -> None:
-        patch.setattr(motion, "peak_speed", lambda *_: 0.0)
-
-    return {name: plant for name, plant in locals().items() if callable(plant)}
-
-
-@pytest.mark.parametrize("bug", sorted(_planted_bugs()))
-def test_the_judge_sees_a_bug_planted_in_the_filter(
-    bug: str, robot: RobotConfig, safety: SafetyConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checker = Checker(robot, safety)
-    for name in ("one_joint", "wall_seeking", "limit_seeking"):
-        bench = FilterBench(robot, safety)
-        with monkeypatch.context() as patch:
-            _planted_bugs()[bug](patch, bench)
-            attack(bench, name, 0, 1000)
-        if checker.violations(bench.stream):
-            return
-    pytest.fail(f"no adversary made {bug} show")
-
-
 def test_kinematics_agree_with_the_chain_multiplied_out(robot: RobotConfig, safety: SafetyConfig) -> None:
     kinematics, checker = Kinematics(robot), Checker(robot, safety)
     rng = np.random.default_rng(0)
@@ -153,18 +109,3 @@ def test_kinematics_agree_with_the_chain_multiplied_out(robot: RobotConfig, safe
     positions = rng.uniform(low, high, (50, len(low)))
     points = np.array([kinematics.view(position).point for position in positions])
     assert np.abs(points - checker.tcp(positions)).max() < 1e-12
-
-
-def test_bend_bounds_the_curvature_of_the_path(robot: RobotConfig, safety: SafetyConfig) -> None:
-    """The TCP stays within `bend·s²/2` of the tangent of its path along any straight joint-space line."""
-    kinematics, checker = Kinematics(robot), Checker(robot, safety)
-    rng = np.random.default_rng(1)
-    steps = np.linspace(0, 1, 21)
-    for _ in range(50):
-        start = rng.uniform(-2, 2, len(robot.joints))
-        way = rng.normal(0, 1, len(robot.joints))
-        view = kinematics.view(start)
-        path = checker.tcp(start + steps[:, None] * way)
-        line = view.point + steps[:, None] * (view.jacobian @ way)
-        bend = np.abs(way) @ kinematics.bend @ np.abs(way)
-        assert (np.linalg.norm(path - line, axis=1) <= bend * steps**2 / 2 + 1e-12).all()
