@@ -20,7 +20,7 @@ from reflexarc.sim.lockstep import LockstepSession
 from reflexarc.sim.shutter import CAMERA_NS
 from reflexarc.sim.tasks import TASKS, all_instructions, get_task
 from reflexarc.sim.world import CAMERAS, World
-from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
+from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo, State
 
 STEP_S = CAMERA_NS * 1e-9
 STOPPED = ("protective_stop", "e_stop")
@@ -55,6 +55,11 @@ class TabletopEnv(gymnasium.Env[Sight, NDArray[np.float32]]):
         self._ticks = CAMERA_NS // config.tick_ns
         self.action_space = _action_space(self._agent.spec)
         self.observation_space = _observation_space(len(config.joints), image_size)
+
+    @property
+    def state(self) -> State:
+        """The robot's whole state, as a policy is given it."""
+        return self._session.state
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
