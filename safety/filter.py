@@ -268,6 +268,7 @@ class SafetyFilter:
             stop=np.zeros((0, inside.size)),
             view=self.kinematics.view(inside),
             yielding=place if pushed else None,
+            trust=Trust(late=memory.trust.late),  # the command has moved without any motion
         )
         outside = "" if memory.state not in states.ENABLED else self._motion.outside(inside)
         if outside:

@@ -22,8 +22,9 @@ class Memory:
     the one before it. enabled_ns: setpoints made earlier are not fresh. received_ns: when `last` came, on the
     host's own clock. last_seq: newest sequence number seen, good or bad. refused: rule that refused the newest
     setpoint. held: a person asked to hold; silent: the controller had fallen silent by then. bad_count: malformed
-    ones in a row. touch: the contact felt; trust: what the checks of readings and clock remember. giving_way: why a
-    stop must follow, once a contact has been given way to, since way_ns. seq: of the reports.
+    ones in a row. touch: the contact felt; trust: what the checks of readings and clock remember. yielding: (n,)
+    rad, where the servo is told to stay while something presses. giving_way: why a stop must follow, once a contact has
+    been given way to, since way_ns. seq: of the reports.
     """
 
     state: SafetyState
@@ -47,6 +48,7 @@ class Memory:
     bad_count: int = 0
     touch: Touch = NOTHING_FELT
     trust: Trust = NEW
+    yielding: F64 | None = None
     giving_way: str = ""
     way_ns: int = 0
     seq: int = 0
