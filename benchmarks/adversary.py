@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/adversary.py --episodes 1000 --json runs/adversary.json
     .venv/bin/python benchmarks/adversary.py --episodes 50           # ten of each kind, half a minute
 
-In virtual time: the figures are the same on every run. Every episode is written down when it is done, so an interrupted run
-goes on where it was (`--log`). Exits with 1 if a bound is broken:
+In virtual time: the figures are the same on every run. Every episode is written down when it is done, so an interrupted
+run goes on where it was (`--log`). Exits with 1 if a bound is broken:
 
     penetration   <= 5 mm: the servo's tracking error at working speed
     sustained     <= the force ceiling
@@ -32,6 +32,9 @@ from reflexarc.sim.adversary import KINDS, Arena, Attack, Kind, attack
 TOLERANCE_M = 0.005
 OVER_PREDICTION = 1.2
 BATCH = 10
+COLUMNS = (
+    "episodes", "deepest mm", "sustained N", "peak N", "peak / expected", "normal only", "contacts", "stops", "broken"
+)  # fmt: skip
 
 Job = tuple[Kind, str, tuple[int, ...]]
 
@@ -109,17 +112,7 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
 def _print(figures: dict[str, dict[str, Any]]) -> None:
     table = Table(title="an adversary against the safety layer, as measured in MuJoCo")
     table.add_column("into")
-    for name in (
-        "episodes",
-        "deepest mm",
-        "sustained N",
-        "peak N",
-        "peak / expected",
-        "normal only",
-        "contacts",
-        "stops",
-        "broken",
-    ):
+    for name in COLUMNS:
         table.add_column(name, justify="right")
     for kind, row in figures.items():
         table.add_row(

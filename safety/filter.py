@@ -270,7 +270,9 @@ class SafetyFilter:
             yielding=place if pushed else None,
             trust=Trust(late=memory.trust.late),  # the command has moved without any motion
         )
-        outside = "" if memory.state not in states.ENABLED else self._motion.outside(inside)
+        outside = ""
+        if memory.state in states.ENABLED and memory.mode != "recovery":
+            outside = self._motion.outside(inside)
         if outside:
             reason = f"pushed out of the limits: {outside}"
             return dataclasses.replace(
