@@ -14,7 +14,7 @@ import numpy as np
 
 from reflexarc.safety.barrier import Row, bend_away
 from reflexarc.safety.chain import jacobian, place
-from reflexarc.safety.clearance import SINGULAR, clearances, gradient, scratch
+from reflexarc.safety.clearance import JOINT, SINGULAR, clearances, gradient, scratch
 from reflexarc.safety.judge import (
     BODY_SPEED,
     CLEARANCE,
@@ -38,10 +38,10 @@ from reflexarc.wire.messages import F64, Intervention
 
 # A limit exceeded by less than this fraction is enforced but not reported: it is rounding, not a decision.
 REPORT_FRACTION = 1e-4
-# Halvings between the stop and a refused proposal. 2^-6 of the step in velocity is lost at worst.
-BISECTIONS = 6
+# Halvings between the stop and a refused proposal. 2^-4 of the step in velocity is lost at worst.
+BISECTIONS = 4
 # Quadratic programs for one proposal: what the first one bends it into may be in the way of something else.
-ROUNDS = 3
+ROUNDS = 2
 # Clearances that one program heeds, those broken most first.
 MOST_ROWS = 8
 # What is too fast is proposed again at so much of what would have been allowed.
@@ -125,11 +125,13 @@ class MotionLimiter:
             self._at,
             self._here,
             notes,
+            self._worst,
+            self._where,
         )
         self._report(notes, found)
         slowing = self._slow_rows(state.position, wanted, found)
         if slowing or verdict.rule != FINE:
-            proposal, verdict = self._improve(state, wanted, proposal, slowing, found)
+            proposal, verdict = self._improve(state, wanted, proposal, verdict, slowing, found)
         if verdict.rule != FINE:
             proposal, verdict = self._shorten(state, stop, proposal, verdict)
         velocity, after = (proposal, verdict.stop) if verdict.rule == FINE else halt(state.velocity, stop)
@@ -200,14 +202,20 @@ class MotionLimiter:
         return float((stop - largest / max(smallest, 1e-9)) / (stop - slow))
 
     def _improve(
-        self, state: MotionState, wanted: F64, proposal: F64, rows: list[Row], found: list[Intervention]
+        self,
+        state: MotionState,
+        wanted: F64,
+        proposal: F64,
+        verdict: Verdict,
+        rows: list[Row],
+        found: list[Intervention],
     ) -> tuple[F64, Verdict]:
         """Slower where the proposal is too fast, bent where it runs into something; judged, perhaps still refused."""
         lower, upper = reachable(state, self._limits.rates)
         rows, candidate = list(rows), proposal
         if rows:
             candidate = bend_away(proposal, lower, upper, rows, candidate)
-        verdict = self._judge(state, candidate, collect=True)
+            verdict = self._judge(state, candidate, collect=True)
         refused = verdict
         for _ in range(ROUNDS):
             if verdict.rule == CLEARANCE:
@@ -233,9 +241,18 @@ class MotionLimiter:
             # How far the stop carries a velocity, seconds, by then.
             carried = float((self._where[row] - state.position) @ candidate) / max(square, 1e-12)
             carried = max(carried, self._limits.dt)
-            normal = self._gradient(int(row), self._where[row])
+            normal = self._normal(int(row))
             rows.append(Row(normal, float(normal @ candidate) + (LEAVE - self._worst[row]) / carried))
         return rows
+
+    def _normal(self, row: int) -> F64:
+        """The derivative (n,) of a clearance where it is worst."""
+        table = self._around.table
+        if table.kind[row] != JOINT:
+            return self._gradient(row, self._where[row])
+        normal = np.zeros(len(self._limits.names))
+        normal[table.a[row]] = -1.0 if table.b[row] else 1.0
+        return normal
 
     def _shorten(self, state: MotionState, stop: F64, proposal: F64, verdict: Verdict) -> tuple[F64, Verdict]:
         """As much of the way from the stop to a refused proposal as is accepted; `verdict` if none is."""

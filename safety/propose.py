@@ -26,16 +26,17 @@ def propose(
     at: Scratch,
     here: F64,
     notes: F64,
+    worst: F64,
+    where: F64,
 ) -> tuple[F64, F64, F64, Verdict]:
     """What is asked for, the wish, the proposal, each (n,) rad/s, and the verdict on it.
 
     here: (K,) is given the clearances at the present position. notes: (3, 4), two rows of `wish` and one of `project`.
+    worst, where: as for `judge`.
     """
     asked = np.empty(target.size)
     wanted = wish(chain, rates, now, target, target_velocity, scale, at, asked, notes[:2])
     proposal = project(chain, rates, now, wanted, at, notes[2:])
     clearances(table, chain, capsules, now.position, at, here)
-    verdict = judge(
-        chain, capsules, table, rates, now, proposal, here, at, np.empty(0), np.empty((0, target.size))
-    )
+    verdict = judge(chain, capsules, table, rates, now, proposal, here, at, worst, where)
     return asked, wanted, proposal, verdict
