@@ -1,0 +1,445 @@
+"""Faults put into a running robot: real processes for arm, host and monitor, a sender of setpoints, and what happens.
+
+Every fault gets processes of its own. The arm is brought into motion, the fault happens, and the arm's own sensors say
+how far it still goes and whether it comes to rest. What answers first, the host or the arm itself, is told by their own
+words and their own times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from reflexarc.configs.errors import RobotError
+from reflexarc.configs.load import load_robot, load_safety
+from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.safety import SafetyConfig
+from reflexarc.configs.watch import EStopConfig
+from reflexarc.processes import Processes
+from reflexarc.safety.kinematics import Kinematics
+from reflexarc.sim.arm_client import ArmClient
+from reflexarc.stack import free_endpoints
+from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.endpoints import Endpoints
+from reflexarc.wire.messages import (
+    ArmState,
+    Event,
+    HostAction,
+    HostReply,
+    HostRequest,
+    Measured,
+    Setpoint,
+    State,
+)
+from reflexarc.wire.roles import Keys, find_key
+from reflexarc.wire.sockets import Push, Requester, Subscriber
+
+READY_S = 60.0
+REST_RAD_S = 0.01
+"""A joint slower than this stands."""
+AMPLITUDE_RAD, PERIOD_S = 0.15, 3.0
+"""Of the motion during which the fault happens: joints 1 and 4."""
+STOPPED = ("protective_stop", "e_stop")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What a fault led to. detected_ms: until host or arm reacted, None if neither had to. by: who did, and in what
+    words. final: the host's state (`gone` without one), and whether the arm's own brake is on. travelled_mm: of the TCP
+    from the fault until rest, or in all if it goes on. moving: whether it still moves at the end."""
+
+    fault: str
+    detected_ms: float | None
+    by: str
+    final: str
+    braked: bool
+    travelled_mm: float
+    moving: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on moving."""
+
+    do: Callable[[FaultStand], None]
+    ends: tuple[str, ...]
+    seconds: float = 2.0
+    moves: bool = False
+
+
+class FlawedClient(ArmClient):
+    """The driver of the simulated arm, whose encoders freeze, or whose release fails, when a file says so."""
+
+    def __init__(self, robot: RobotConfig, endpoints: Endpoints, flag: Path) -> None:
+        super().__init__(robot, endpoints)
+        self._flag = flag
+        self._frozen: Measured | None = None
+
+    def read(self) -> Measured:
+        """The newest reading, with the joints of the moment when they froze."""
+        measured = super().read()
+        if not self._flag.exists() or self._flag.read_text() != "frozen":
+            return measured
+        self._frozen = self._frozen or measured
+        return msgspec.structs.replace(
+            measured,
+            joint_position=self._frozen.joint_position.copy(),
+            joint_velocity=np.zeros_like(measured.joint_velocity),
+        )
+
+    def close(self) -> None:
+        """Release, or fail in doing so."""
+        super().close()
+        if self._flag.exists() and self._flag.read_text() == "teardown":
+            raise RobotError("the device failed while it was released")
+
+
+class FaultStand:
+    """Arm, host and monitor as processes, and a sender of setpoints at 100 Hz in a thread."""
+
+    def __init__(self, folder: Path, overrides: tuple[str, ...] = ()) -> None:
+        """overrides: of the safety preset, as for `--set`."""
+        from reflexarc.robots.host_process import run_host
+        from reflexarc.robots.monitor_process import run_monitor
+        from reflexarc.sim.arm_process import run_arm
+        from reflexarc.sim.arm_stop import ArmStopLine
+
+        self.robot = load_robot("panda")
+        self.flag, self.button = folder / "flaw", folder / "button"
+        self.button.write_text("1")
+        safety: SafetyConfig = load_safety("panda", list(overrides))
+        safety = safety.model_copy(update={"estop": EStopConfig(files=(str(self.button),))})
+        self.endpoints = free_endpoints()
+        self.processes = Processes(folder / "processes")
+        self.processes.start("arm", run_arm, "reach", self.robot, self.endpoints)
+        driver = functools.partial(FlawedClient, self.robot, self.endpoints, self.flag)
+        self.processes.start(
+            "host", run_host, driver, self.robot, safety, self.endpoints, keys=Keys(), monitored=True
+        )
+        line = functools.partial(ArmStopLine, self.endpoints)
+        self.processes.start("monitor", run_monitor, line, self.robot, safety, self.endpoints)
+        self.kinematics = Kinematics(self.robot)
+        self.states: Subscriber[State | Event] = Subscriber(self.endpoints.state, State, Event)
+        self.arm: Subscriber[ArmState | Event] = Subscriber(self.endpoints.arm_state, ArmState, Event)
+        self.console: Requester[HostReply] = Requester(self.endpoints.console, HostReply)
+        self.sender = Sender(self.endpoints, np.array(self.robot.home))
+        self.helpers: list[multiprocessing.Process] = []
+
+    def start(self) -> None:
+        """Enable, and wait until the arm moves. Raises RobotError if it does not."""
+        deadline = time.monotonic() + READY_S
+        while not self._enabled():
+            self.processes.check()
+            if time.monotonic() > deadline:
+                raise RobotError(f"the host did not enable the arm within {READY_S:.0f} s")
+            time.sleep(0.1)
+        self.sender.start()
+        while not any(isinstance(s, ArmState) and _speed(s) > 0.15 for s in self.arm.drain()):
+            if time.monotonic() > deadline:
+                raise RobotError("the arm does not move")
+            time.sleep(0.005)
+        time.sleep(0.3)
+
+    def ask(self, action: HostAction) -> HostReply:
+        """A supervisor's request."""
+        key = find_key(self.endpoints.console, "supervisor")
+        return self.console.request(HostRequest(t_ns=monotonic_ns(), action=action, seq=0, key=key), 1.0)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to one of the processes."""
+        os.kill(self.processes.pid(name), number)
+
+    def watch(self, name: str, fault: Fault) -> Result:
+        """Let the fault happen and see."""
+        self.states.drain()
+        self.arm.drain()
+        began = monotonic_ns()
+        fault.do(self)
+        detected: int | None = None
+        by, final, braked, travelled = "", "gone", False, 0.0
+        before = None
+        moving, heard = False, began
+        while monotonic_ns() - began < fault.seconds * 1e9:
+            time.sleep(0.002)
+            for message in self.states.drain():
+                if isinstance(message, Event):
+                    if message.kind == "safety_state" and not by:
+                        by = f"host: {message.text}"
+                    continue
+                final, heard = message.safety, monotonic_ns()
+                if message.safety in ("hold", *STOPPED) and detected is None:
+                    detected = message.t_ns
+            for message in self.arm.drain():
+                if isinstance(message, Event):
+                    if message.kind in ("arm_braked", "arm_stopped") and not by:
+                        by = f"arm: {message.text}"
+                    continue
+                point = self.kinematics.pose(message.joint_position)[:3]
+                if before is not None:
+                    travelled += float(np.linalg.norm(point - before))
+                before, braked, moving = point, message.braked, _speed(message) > REST_RAD_S
+                if message.braked and (detected is None or message.t_ns < detected):
+                    detected = message.t_ns
+        if monotonic_ns() - heard > 500_000_000:
+            final = "gone"
+        return Result(
+            fault=name,
+            detected_ms=None if detected is None else max(0, detected - began) * 1e-6,
+            by=by,
+            final=final,
+            braked=braked,
+            travelled_mm=1e3 * travelled,
+            moving=moving,
+        )
+
+    def close(self) -> None:
+        """End everything, what was stopped included."""
+        self.sender.stop()
+        for helper in self.helpers:
+            helper.kill()
+            helper.join()
+        for name in ("arm", "host", "monitor"):
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(name, signal.SIGCONT)
+        self.processes.stop()
+        for item in (self.states, self.arm, self.console):
+            item.close()
+
+    def _enabled(self) -> bool:
+        with contextlib.suppress(Exception):
+            return self.ask("enable").ok
+        return False
+
+
+class Sender:
+    """Sends a smooth motion at 100 Hz; `mangle` turns each setpoint into those that are sent instead of it."""
+
+    def __init__(self, endpoints: Endpoints, home: np.ndarray) -> None:
+        self.mangle: Callable[[Setpoint], list[Setpoint]] = lambda setpoint: [setpoint]
+        self._home = home
+        self._push = Push(endpoints.setpoint, queue=64)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin at home, at rest."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send nothing any more."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._push.close()
+
+    def silence(self) -> None:
+        """As if the sender had died."""
+        self.mangle = lambda setpoint: []
+
+    def _run(self) -> None:
+        began, seq = monotonic_ns(), 0
+        rate = 2 * np.pi / PERIOD_S
+        while not self._ended.wait(0.01):
+            now = monotonic_ns()
+            t = (now - began) * 1e-9
+            seq += 1
+            position, velocity = self._home.copy(), np.zeros_like(self._home)
+            for joint in (0, 3):
+                position[joint] += AMPLITUDE_RAD * (1 - np.cos(rate * t))
+                velocity[joint] = AMPLITUDE_RAD * rate * np.sin(rate * t)
+            setpoint = Setpoint(
+                t_ns=now,
+                seq=seq,
+                t_due_ns=now + 10_000_000,
+                joint_position=position,
+                joint_velocity=velocity,
+                gripper=1.0,
+                source="teleop",
+            )
+            for item in self.mangle(setpoint):
+                self._push.send(item)
+
+
+def _speed(state: ArmState) -> float:
+    return float(np.max(np.abs(state.joint_velocity)))
+
+
+def _signals(name: str, *numbers: int) -> Callable[[FaultStand], None]:
+    def do(stand: FaultStand) -> None:
+        for number in numbers:
+            stand.signal(name, number)
+            time.sleep(0.02)
+
+    return do
+
+
+def _stall(name: str, seconds: float) -> Callable[[FaultStand], None]:
+    def do(stand: FaultStand) -> None:
+        stand.signal(name, signal.SIGSTOP)
+        timer = threading.Timer(seconds, lambda: stand.signal(name, signal.SIGCONT))
+        timer.daemon = True
+        timer.start()
+
+    return do
+
+
+def _mangled(make: Callable[[], Callable[[Setpoint], list[Setpoint]]]) -> Callable[[FaultStand], None]:
+    def do(stand: FaultStand) -> None:
+        stand.sender.mangle = make()
+
+    return do
+
+
+def _dropped() -> Callable[[Setpoint], list[Setpoint]]:
+    return lambda setpoint: [setpoint] if setpoint.seq % 4 == 0 else []
+
+
+def _reordered() -> Callable[[Setpoint], list[Setpoint]]:
+    waiting: list[Setpoint] = []
+
+    def mangle(setpoint: Setpoint) -> list[Setpoint]:
+        waiting.append(setpoint)
+        if len(waiting) < 3:
+            return []
+        out = [waiting[2], waiting[0], waiting[1]]
+        waiting.clear()
+        return out
+
+    return mangle
+
+
+def _replayed() -> Callable[[Setpoint], list[Setpoint]]:
+    """The first setpoint again and again, with fresh numbers: recorded once, sent for ever."""
+    kept: list[Setpoint] = []
+
+    def mangle(setpoint: Setpoint) -> list[Setpoint]:
+        kept[1:] = []
+        kept.append(setpoint) if not kept else None
+        return [msgspec.structs.replace(kept[0], seq=setpoint.seq)]
+
+    return mangle
+
+
+def _late(by_s: float) -> Callable[[], Callable[[Setpoint], list[Setpoint]]]:
+    def make() -> Callable[[Setpoint], list[Setpoint]]:
+        waiting: list[Setpoint] = []
+
+        def mangle(setpoint: Setpoint) -> list[Setpoint]:
+            waiting.append(setpoint)
+            due = setpoint.t_ns - round(by_s * 1e9)
+            out = [item for item in waiting if item.t_ns <= due]
+            del waiting[: len(out)]
+            return out
+
+        return mangle
+
+    return make
+
+
+def _clock_step(by_s: float) -> Callable[[], Callable[[Setpoint], list[Setpoint]]]:
+    step = round(by_s * 1e9)
+    return lambda: lambda s: [msgspec.structs.replace(s, t_ns=s.t_ns + step, t_due_ns=s.t_due_ns + step)]
+
+
+def _poisoned() -> Callable[[Setpoint], list[Setpoint]]:
+    return lambda s: [msgspec.structs.replace(s, joint_position=np.full_like(s.joint_position, np.nan))]
+
+
+def _half_open(stand: FaultStand) -> None:
+    """A stranger opens the setpoint's port, says half a greeting and stays; the sender's own end dies silently."""
+    host, port = stand.endpoints.setpoint.removeprefix("tcp://").split(":")
+    stranger = socket.create_connection((host, int(port)))
+    stranger.sendall(b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03")
+    threading.Timer(30.0, stranger.close).start()
+    stand.sender.silence()
+
+
+def _stress(stand: FaultStand) -> None:
+    context = multiprocessing.get_context("spawn")
+    for _ in range(2 * (os.cpu_count() or 1)):
+        helper = context.Process(target=_burn, daemon=True)
+        helper.start()
+        stand.helpers.append(helper)  # type: ignore[arg-type]
+
+
+def _burn() -> None:
+    while True:
+        sum(range(10_000))
+
+
+def _flaw(text: str) -> Callable[[FaultStand], None]:
+    return lambda stand: stand.flag.write_text(text) and None
+
+
+def _teardown(stand: FaultStand) -> None:
+    stand.flag.write_text("teardown")
+    stand.signal("host", signal.SIGTERM)
+
+
+FAULTS: dict[str, Fault] = {
+    "host SIGKILL": Fault(_signals("host", signal.SIGKILL), ("gone",)),
+    "host SIGSTOP": Fault(_signals("host", signal.SIGSTOP), ("gone",)),
+    "host stalls for 5 s": Fault(_stall("host", 5.0), STOPPED, 7.0),
+    "host Ctrl-C twice": Fault(_signals("host", signal.SIGINT, signal.SIGINT), ("gone",)),
+    "exception while the host ends": Fault(_teardown, ("gone",)),
+    "monitor SIGKILL": Fault(_signals("monitor", signal.SIGKILL), STOPPED),
+    "monitor SIGSTOP": Fault(_signals("monitor", signal.SIGSTOP), STOPPED),
+    "arm stalls for 5 s": Fault(_stall("arm", 5.0), STOPPED, 7.0),
+    "sender dies": Fault(lambda stand: stand.sender.silence(), STOPPED),
+    "half-open socket": Fault(_half_open, STOPPED),
+    "3 of 4 messages dropped": Fault(_mangled(_dropped), ("active",), moves=True),
+    "messages duplicated": Fault(_mangled(lambda: lambda s: [s, s]), ("active",), moves=True),
+    "messages reordered": Fault(_mangled(_reordered), ("active",), moves=True),
+    "messages replayed": Fault(_mangled(_replayed), STOPPED),
+    "messages 50 ms late": Fault(_mangled(_late(0.05)), ("active",), moves=True),
+    "messages 300 ms late": Fault(_mangled(_late(0.3)), ("hold",)),
+    "messages 1 s late": Fault(_mangled(_late(1.0)), STOPPED),
+    "sender's clock steps back 10 s": Fault(_mangled(_clock_step(-10.0)), STOPPED),
+    "NaN setpoints": Fault(_mangled(_poisoned), STOPPED),
+    "processor overloaded": Fault(_stress, ("active", "hold", *STOPPED), 4.0, moves=True),
+    "encoders frozen": Fault(_flaw("frozen"), STOPPED),
+    "emergency stop, console": Fault(lambda stand: stand.ask("e_stop") and None, ("e_stop",)),
+    "emergency stop, button": Fault(lambda stand: stand.button.write_text("0") and None, ("e_stop",)),
+}
+
+
+def run_fault(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> Result:
+    """One fault on processes of its own. Raises RobotError if the arm cannot be brought into motion."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with stand_in(folder, overrides) as stand:
+        stand.start()
+        return stand.watch(name, FAULTS[name])
+
+
+@contextlib.contextmanager
+def stand_in(folder: Path, overrides: tuple[str, ...] = ()) -> Iterator[FaultStand]:
+    """A stand that is ended whatever happens."""
+    stand = FaultStand(folder, overrides)
+    try:
+        yield stand
+    finally:
+        stand.close()
+
+
+def judge(result: Result) -> str:
+    """What is wrong with how a fault ended, empty if nothing is."""
+    fault = FAULTS[result.fault]
+    if result.final not in fault.ends:
+        return f"{result.fault}: ended in {result.final}, expected {' or '.join(fault.ends)}"
+    if result.moving and not fault.moves:
+        return f"{result.fault}: the arm still moves"
+    if result.final == "gone" and not result.braked:
+        return f"{result.fault}: the host is gone and the arm's brake is not on"
+    return ""
