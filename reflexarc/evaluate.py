@@ -109,12 +109,17 @@ def _episodes(job: EvalJob) -> Iterator[Evaluated]:
 
     task = get_task(job.task)
     world = World(job.task, job.setup.robot)
+    policy = open_policy(job.policy, world)
+    world.image_size = (
+        policy.info.image_height,
+        policy.info.image_width,
+    )  # before the first picture is drawn
     session = LockstepSession(
         world,
         job.setup.robot,
         job.setup.safety,
         job.setup.controller,
-        open_policy(job.policy, world),
+        policy,
         latency=Latency.parse("0" if job.policy == "expert" else job.latency),
     )
     for index in range(job.first, job.first + job.count):

@@ -21,6 +21,9 @@ from contracts import openvla_small as small
 from contracts.openvla_folder import GOLDEN, SMALL_TOWERS, add_oft, published, write_folder
 from contracts.toy_policy import toy_observation
 from reflexarc.configs.foreign import OpenVlaConfig
+from reflexarc.datasets.reader import EpisodeReader
+from reflexarc.evaluate import EvalJob, evaluate_batch
+from reflexarc.setup import load_setup
 from reflexarc.vla.openvla import layout as layouts
 from reflexarc.vla.openvla.actions import ActionBins, Bounds
 from reflexarc.vla.openvla.images import center_crop, prepare, to_towers
@@ -30,7 +33,7 @@ from reflexarc.vla.openvla.policy import OpenVlaPolicy
 from reflexarc.vla.openvla.weights import find_part, load_weights, merge_lora, our_name
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.images import encode_image
-from reflexarc.wire.messages import Observation
+from reflexarc.wire.messages import ActionChunk, CameraFrame, Observation
 
 F64 = NDArray[np.float64]
 TOLERANCE = 1e-5
@@ -414,3 +417,23 @@ def test_a_gripper_that_means_the_opposite_is_turned_at_the_edge(folder: Path) -
     flipped = OpenVlaPolicy(folder, config)
     seen = observation("lift the red cube")
     assert flipped.act(seen).actions[0, 6] == pytest.approx(1 - usual.act(seen).actions[0, 6])
+
+
+def test_a_published_folder_drives_the_simulated_arm(folder: Path) -> None:
+    """By name, through controller and safety, at the image size it asks for: what `reflexarc eval --policy FOLDER`
+    does.
+    """
+    settings = folder.parent / "sim.yaml"
+    settings.write_text(f"checkpoint: {folder.name}\nstatistics: bridge_orig\nimage_size: 48\n")
+    job = EvalJob("reach", str(settings), 0, 0, 1, "given", "0.1", load_setup(), folder.parent / "logs")
+    result = evaluate_batch(job)[0]
+    assert result.chunks > 3
+    assert result.final_safety == "active"
+    log = EpisodeReader(next((folder.parent / "logs").rglob("*.mcap")))
+    frame = next(message for _, message in log.messages(["/camera/front"]))
+    assert isinstance(frame, CameraFrame)
+    assert (frame.height, frame.width) == (48, 48)
+    chunk = next(message for _, message in log.messages(["/chunk"]))
+    assert isinstance(chunk, ActionChunk)
+    assert chunk.model_id.startswith("openvla/")
+    assert len(chunk.policy_tokens) == 7

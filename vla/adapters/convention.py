@@ -55,7 +55,7 @@ def to_canonical(actions: F64, convention: ActionConvention, pose_base_tcp: F64)
     result[:, 3:6] *= convention.rotation_scale
     if convention.rotation == "euler_xyz":
         result[:, 3:6] = np.stack([geometry.log(euler_xyz_to_quat(row)) for row in result[:, 3:6]])
-    return _from_tool(result, pose_base_tcp) if convention.frame == "tool" else result
+    return from_tool(result, pose_base_tcp) if convention.frame == "tool" else result
 
 
 def euler_xyz_to_quat(angles: F64) -> F64:
@@ -91,8 +91,11 @@ def state_vector(state: State, config: ForeignConfig) -> F64:
     return vector
 
 
-def _from_tool(actions: F64, pose: F64) -> F64:
-    """Deltas in the tool's own frame to deltas in the base frame, each from where the one before led to."""
+def from_tool(actions: F64, pose: F64) -> F64:
+    """(H, 7) deltas in the tool's own frame to deltas in the base frame, each from where the one before led to.
+
+    pose: (7,) of the tool at the start.
+    """
     result = actions.copy()
     for row in result:
         row[:3] = geometry.rotate(pose[3:], row[:3])

@@ -22,7 +22,7 @@ def flat_size(joints: int) -> int:
 
 def flatten(state: State) -> NDArray[np.float32]:
     """(n + 22,) float32."""
-    gripper = [state.gripper, state.gripper_commanded]
+    gripper = np.array([state.gripper, state.gripper_commanded])
     parts = [
         state.joint_position,
         state.pose_base_tcp,
@@ -30,7 +30,7 @@ def flatten(state: State) -> NDArray[np.float32]:
         gripper,
         state.wrench_tcp,
     ]
-    return np.concatenate(parts).astype(np.float32)
+    return np.concatenate(parts, dtype=np.float32)
 
 
 def unflatten(vector: NDArray[np.float32], *, seq: int, t_ns: int) -> State:

@@ -5,6 +5,7 @@ Which of the two it is, the folder says: an action head, or a `chunk` in the set
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from reflexarc.vla.openvla.layout import choose_statistics, read_layout
 from reflexarc.vla.openvla.model import empty_model, restore_tables
 from reflexarc.vla.openvla.weights import find_part, load_part, load_weights
 from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.contracts import Policy
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
 
@@ -87,10 +89,19 @@ class OpenVlaPolicy:
         """What this policy needs and emits; constant."""
         return self._info
 
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """The data sets whose statistics the folder holds."""
-        return tuple(sorted(self._layout.statistics))
+    def variants(self) -> dict[str, Policy]:
+        """The same weights with the statistics of the other data sets that the folder knows."""
+        result: dict[str, Policy] = {}
+        for key in sorted(self._layout.statistics.keys() - {self._key}):
+            try:
+                bounds = Bounds.read(self._layout.statistics[key], "action", self._config.bounds, key)
+            except PolicyError:
+                continue  # of no use: it could not be chosen either
+            if bounds.size == self._bounds.size:
+                other = copy.copy(self)
+                other._key, other._bounds = key, bounds
+                result[f"statistics {key}"] = other
+        return result
 
     def reset(self, session: str) -> None:
         """Nothing is remembered of a session."""

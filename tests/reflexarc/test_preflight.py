@@ -1,0 +1,284 @@
+"""`reflexarc doctor policy`: every mistake that is planted between reflexarc-tiny and its demonstrations is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from contracts.demonstrations import record_demonstrations
+from reflexarc.cli import main
+from reflexarc.configs.errors import LogError, PolicyError, ReflexarcError
+from reflexarc.policies import open_policy
+from reflexarc.preflight import Measure, Preflight, demonstrations, find_logs, preflight
+from reflexarc.suspects import cropped, uncropped
+from reflexarc.wire import geometry
+from reflexarc.wire.contracts import BatchPolicy, Policy
+from reflexarc.wire.images import decode_image, encode_image
+from reflexarc.wire.messages import F64, ActionChunk, CameraFrame, Observation, PolicyInfo
+
+INSTANTS = 40
+
+Change = Callable[[F64, Observation], F64]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return find_logs([record_demonstrations(tmp_path_factory.mktemp("demonstrations"))])
+
+
+@pytest.fixture(scope="module")
+def tiny() -> BatchPolicy:
+    policy = open_policy("reflexarc-tiny")
+    assert isinstance(policy, BatchPolicy)
+    return Remembering(policy)
+
+
+class Remembering:
+    """Asks a policy that has no memory only once about the same pictures of the same instant; many tests do."""
+
+    def __init__(self, inner: BatchPolicy) -> None:
+        self._inner, self._known = inner, dict[object, ActionChunk | ReflexarcError]()
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._inner.info
+
+    def reset(self, session: str) -> None:
+        self._inner.reset(session)
+
+    def act(self, observation: Observation) -> ActionChunk:
+        return self._inner.act(observation)
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        keys = [
+            (each.session, *(hash(frame.data) for frame in each.images.values())) for each in observations
+        ]
+        new = {key: each for key, each in zip(keys, observations, strict=True) if key not in self._known}
+        if new:
+            self._known |= zip(new, self._inner.act_batch(list(new.values())), strict=True)
+        return [self._known[key] for key in keys]
+
+
+class Mistaken:
+    """A policy with something wrong on the way in or on the way out."""
+
+    def __init__(
+        self,
+        inner: BatchPolicy,
+        *,
+        image: Callable[[np.ndarray], np.ndarray] | None = None,
+        cameras: tuple[str, ...] = ("front", "wrist"),
+        order: Mapping[str, str] | None = None,
+        answer: Change | None = None,
+        others: Mapping[str, Policy] | None = None,
+    ) -> None:
+        self._inner, self._image, self._cameras = inner, image, cameras
+        self._order, self._answer, self._others = order or {}, answer, dict(others or {})
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._inner.info
+
+    def reset(self, session: str) -> None:
+        self._inner.reset(session)
+
+    def variants(self) -> dict[str, Policy]:
+        return self._others
+
+    def act(self, observation: Observation) -> ActionChunk:
+        chunk = self.act_batch([observation])[0]
+        assert isinstance(chunk, ActionChunk)
+        return chunk
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        answers = self._inner.act_batch([self._seen(each) for each in observations])
+        return [self._said(each, seen) for each, seen in zip(answers, observations, strict=True)]
+
+    def _said(
+        self, chunk: ActionChunk | ReflexarcError, observation: Observation
+    ) -> ActionChunk | ReflexarcError:
+        if self._answer is None or isinstance(chunk, ReflexarcError):
+            return chunk
+        return msgspec.structs.replace(chunk, actions=self._answer(chunk.actions, observation))
+
+    def _seen(self, observation: Observation) -> Observation:
+        images = {}
+        for name in observation.images:
+            images[name] = self._frame(observation.images[self._order.get(name, name)], name)
+        return msgspec.structs.replace(observation, images=images)
+
+    def _frame(self, frame: CameraFrame, name: str) -> CameraFrame:
+        image = decode_image(frame)
+        if self._image is not None and name in self._cameras:
+            image = np.ascontiguousarray(self._image(image))
+        return encode_image(
+            image, camera=name, seq=frame.seq, t_capture_ns=frame.t_capture_ns, clock=frame.clock
+        )
+
+
+def into_tool_frame(actions: F64, observation: Observation) -> F64:
+    """What a policy that was trained on deltas in the tool's frame would emit."""
+    pose, result = observation.state.pose_base_tcp_commanded, actions.copy()
+    for row, given in zip(result, actions, strict=True):
+        back = geometry.conjugate(pose[3:])
+        row[:3], row[3:6] = geometry.rotate(back, given[:3]), geometry.rotate(back, given[3:6])
+        pose = geometry.apply_delta(pose, given[:6])
+    return result
+
+
+def absolute(actions: F64, observation: Observation) -> F64:
+    """Where each action leads instead of how far."""
+    result = actions.copy()
+    result[:, :3] = observation.state.pose_base_tcp_commanded[:3] + np.cumsum(actions[:, :3], axis=0)
+    return result
+
+
+def flipped(actions: F64, observation: Observation) -> F64:
+    return np.concatenate([actions[:, :6], 1 - actions[:, 6:]], axis=1)
+
+
+def rescaled(actions: F64, observation: Observation) -> F64:
+    """Another data set's statistics: each dimension by another amount."""
+    return actions * np.array([4.0, 3.0, 2.5, 1.0, 1.0, 2.0, 1.0])
+
+
+def turned(actions: F64, observation: Observation) -> F64:
+    """In a base frame that stands turned by 90° about z: its x is our -y."""
+    parts = [
+        actions[:, 1:2],
+        -actions[:, 0:1],
+        actions[:, 2:3],
+        actions[:, 4:5],
+        -actions[:, 3:4],
+        actions[:, 5:],
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def check(policy: Policy, logs: list[Path], rounds: int = 1) -> Preflight:
+    return preflight(policy, logs, instants=INSTANTS, rounds=rounds)
+
+
+def test_the_right_configuration_gets_a_clean_bill(tiny: BatchPolicy, logs: list[Path]) -> None:
+    result = check(tiny, logs)
+    assert result.verdict == "clean"
+    assert not result.found
+    assert result.error < 0.35 * result.average
+
+
+@pytest.mark.parametrize(
+    ("image", "cameras", "named"),
+    [
+        (lambda image: image[::-1, ::-1], ("front", "wrist"), "images rotated 180°"),
+        (lambda image: image[::-1, ::-1], ("front",), "images of front rotated 180°"),
+        (lambda image: image[..., ::-1], ("front", "wrist"), "images BGR"),
+        (lambda image: cropped(image, 0.75), ("front", "wrist"), "images uncropped to the middle"),
+        (lambda image: uncropped(image, 0.75), ("front", "wrist"), "images cropped to the middle"),
+    ],
+)
+def test_what_is_wrong_with_images_is_named(
+    tiny: BatchPolicy,
+    logs: list[Path],
+    image: Callable[[np.ndarray], np.ndarray],
+    cameras: tuple[str, ...],
+    named: str,
+) -> None:
+    result = check(Mistaken(tiny, image=image, cameras=cameras), logs)
+    assert result.verdict == "mistaken"
+    assert result.found[0].name == named
+
+
+def test_exchanged_cameras_are_named(tiny: BatchPolicy, logs: list[Path]) -> None:
+    result = check(Mistaken(tiny, order={"front": "wrist", "wrist": "front"}), logs)
+    assert [each.name for each in result.found][:1] == ["cameras wrist, front"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (flipped, "gripper polarity"),
+        (into_tool_frame, "tool frame"),
+        (absolute, "absolute targets"),
+        (turned, "base turned 90°"),
+        (rescaled, "other statistics"),
+        (lambda actions, _: actions * np.array([1000.0] * 3 + [1.0] * 4), "millimetres"),
+    ],
+)
+def test_what_is_wrong_with_actions_is_named(
+    tiny: BatchPolicy, logs: list[Path], answer: Change, named: str
+) -> None:
+    result = check(Mistaken(tiny, answer=answer), logs)
+    assert result.verdict == "mistaken"
+    assert result.found[0].name == named
+
+
+def test_a_wrong_statistics_key_is_named_by_the_right_one(tiny: BatchPolicy, logs: list[Path]) -> None:
+    others = {"statistics simulated_panda": tiny, "statistics kuka": Mistaken(tiny, answer=absolute)}
+    result = check(Mistaken(tiny, answer=rescaled, others=others), logs, rounds=2)
+    assert [each.name for each in result.found] == ["statistics simulated_panda"]
+
+
+def test_two_mistakes_at_once_are_both_named(tiny: BatchPolicy, logs: list[Path]) -> None:
+    result = check(Mistaken(tiny, image=lambda image: image[::-1, ::-1], answer=flipped), logs, rounds=3)
+    assert {each.name for each in result.found} == {"images rotated 180°", "gripper polarity"}
+    assert result.explained < 0.35 * result.average
+
+
+def test_a_policy_that_has_nothing_to_do_with_it_is_not_excused(tiny: BatchPolicy, logs: list[Path]) -> None:
+    def noise(actions: F64, observation: Observation) -> F64:
+        return np.random.default_rng(observation.seq).normal(0, 0.02, actions.shape)
+
+    assert check(Mistaken(tiny, answer=noise), logs).verdict == "unexplained"
+
+
+def test_always_doing_the_average_scores_as_the_average(tiny: BatchPolicy, logs: list[Path]) -> None:
+    demonstrated = demonstrations(tiny, logs, INSTANTS)
+    measure = Measure(demonstrated)
+    average = np.median(demonstrated.actions[demonstrated.mask], axis=0)
+    errors = measure.errors(np.broadcast_to(average, demonstrated.actions.shape))
+    assert errors.mean() == pytest.approx(measure.average)
+    assert measure.errors(demonstrated.actions).max() == 0.0
+
+
+def test_the_command_prints_writes_and_says_by_its_exit_code(
+    logs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "preflight.json"
+    episodes = str(logs[0].parent.parent)
+    code = main(
+        [
+            "doctor",
+            "policy",
+            "reflexarc-tiny",
+            "--episodes",
+            episodes,
+            "--instants",
+            "16",
+            "--json",
+            str(figures),
+        ]
+    )
+    assert code == 0
+    assert "nothing is the wrong way" in " ".join(capsys.readouterr().out.split())
+    data = json.loads(figures.read_text())
+    assert data["verdict"] == "clean"
+    assert len(data["tried"]) > 25
+
+
+def test_no_episodes_and_joint_spaces_are_refused_in_words(
+    tmp_path: Path, tiny: BatchPolicy, logs: list[Path]
+) -> None:
+    with pytest.raises(LogError, match="no episode logs"):
+        find_logs([tmp_path])
+    spec = json.loads(tiny.info.action_spec)
+    spec["dims"] = [{**spec["dims"][0], "name": "q1", "frame": "joint", "unit": "rad"}, spec["dims"][6]]
+    joint = Mistaken(tiny)
+    info = msgspec.structs.replace(tiny.info, action_spec=json.dumps(spec))
+    object.__setattr__(joint, "_inner", type("Joint", (), {"info": info})())
+    with pytest.raises(PolicyError, match="preflight compares dx, dy, dz"):
+        demonstrations(joint, logs, 4)
