@@ -19,6 +19,7 @@ import yaml
 
 from reflexarc.commands.collect import collect
 from reflexarc.commands.config import config
+from reflexarc.commands.console import console
 from reflexarc.commands.demo import demo
 from reflexarc.commands.doctor import doctor
 from reflexarc.commands.evaluate import evaluate
@@ -26,6 +27,7 @@ from reflexarc.commands.policy import policy
 from reflexarc.commands.replay import replay
 from reflexarc.commands.robot import robot
 from reflexarc.commands.run import run
+from reflexarc.commands.safety import safety
 from reflexarc.commands.serve import serve
 from reflexarc.commands.sim import sim
 from reflexarc.commands.teleop import teleop
@@ -42,8 +44,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "serve": serve,
     "policy": policy,
     "robot": robot,
+    "console": console,
     "run": run,
     "replay": replay,
+    "safety": safety,
     "view": view,
     "sim": sim,
     "config": config,

@@ -71,7 +71,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fault:
-    """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on moving."""
+    """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on."""
 
     do: Callable[[FaultStand], None]
     ends: tuple[str, ...]

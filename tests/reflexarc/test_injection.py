@@ -1,4 +1,4 @@
-"""Faults on real processes end as they should: some here, all of them with `-m slow` (benchmarks/faults.py prints them)."""
+"""Faults on real processes end as they should: some here, all with `-m slow`; benchmarks/faults.py prints them."""
 
 from __future__ import annotations
 
