@@ -6,6 +6,7 @@ unmodified, answered on it; the reference below is NumPy in double precision, fr
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -98,14 +99,20 @@ def worst(ours: Any, theirs: Any) -> float:
 # The published code's answers
 
 
-def test_features_and_projection_are_those_of_the_published_code(model: OpenVlaModel) -> None:
+@pytest.mark.parametrize(
+    ("tower", "features"), [(0, slice(0, 48)), (1, slice(48, 88))], ids=["dinov2", "siglip"]
+)
+def test_each_tower_is_timms_own(model: OpenVlaModel, tower: int, features: slice) -> None:
+    """timm 0.9.16's second-to-last block; DINOv2's features come first."""
     images = towers_of(small.pixels("openvla", 1), 1)
     with torch.inference_mode():
-        features = torch.cat(
-            [tower(each[:, 0]) for tower, each in zip(model.towers, images, strict=True)], dim=2
-        )
-        projected = model.see(images)
-    assert worst(features[0], OPENVLA["features"]) < TOLERANCE
+        ours = model.towers[tower](images[tower][:, 0])
+    assert worst(ours[0], np.array(OPENVLA["features"])[:, features]) < TOLERANCE
+
+
+def test_projected_features_are_those_of_the_published_code(model: OpenVlaModel) -> None:
+    with torch.inference_mode():
+        projected = model.see(towers_of(small.pixels("openvla", 1), 1))
     assert worst(projected[0], OPENVLA["projected"]) < TOLERANCE
 
 
@@ -437,3 +444,31 @@ def test_a_published_folder_drives_the_simulated_arm(folder: Path) -> None:
     assert isinstance(chunk, ActionChunk)
     assert chunk.model_id.startswith("openvla/")
     assert len(chunk.policy_tokens) == 7
+
+
+def test_variants_are_the_policy_with_the_other_statistics(folder: Path) -> None:
+    usual = OpenVlaPolicy(folder, OpenVlaConfig(statistics="bridge_orig"))
+    other = OpenVlaPolicy(folder, OpenVlaConfig(statistics="kuka"))
+    variants, seen = usual.variants(), observation("lift the red cube")
+    assert list(variants) == ["statistics kuka"]
+    assert np.array_equal(variants["statistics kuka"].act(seen).actions, other.act(seen).actions)
+    assert not np.array_equal(usual.act(seen).actions, other.act(seen).actions)
+
+
+def test_the_normalisation_that_is_applied_wins_over_the_one_that_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    path = copy / "preprocessor_config.json"
+    applied = [
+        {"mean": [0.484375, 0.455078125, 0.40625], "std": [0.2285, 0.2236, 0.2246]},
+        {"mean": [0.5] * 3, "std": [0.5] * 3},
+    ]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tvf_normalize_params": applied}))
+    mean, spread = read_layout(copy).normalise[0]
+    assert mean.tolist() == applied[0]["mean"]
+    assert spread.tolist() == applied[0]["std"]
+    path.unlink()
+    assert read_layout(copy).normalise[0][0].tolist() == [0.485, 0.456, 0.406], (
+        "ImageNet's, where nothing is said"
+    )

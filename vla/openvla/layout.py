@@ -226,12 +226,20 @@ def _towers(config: dict[str, Any]) -> tuple[TowerShape, ...]:
 
 
 def _normalisation(folder: Path, towers: tuple[TowerShape, ...]) -> tuple[tuple[F64, F64], ...]:
+    """Those that the published processor applies: `tvf_normalize_params` wins over `means`, and may be rounded to
+    bfloat16.
+    """
     path = folder / PREPROCESSOR
     if not path.is_file():
         pairs = [_MEANS[tower.prefix > 0] for tower in towers]
     else:
         data = read_json(path)
-        pairs = list(zip(data.get("means", ()), data.get("stds", ()), strict=False))
+        applied = data.get("tvf_normalize_params")
+        pairs = (
+            [(each["mean"], each["std"]) for each in applied]
+            if applied
+            else list(zip(data.get("means", ()), data.get("stds", ()), strict=False))
+        )
     if len(pairs) != len(towers):
         raise PolicyError(f"{path}: means and stds of {len(pairs)} towers; {CONFIG} has {len(towers)}")
     return tuple((np.array(mean, dtype=np.float64), np.array(std, dtype=np.float64)) for mean, std in pairs)

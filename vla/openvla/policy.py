@@ -28,9 +28,9 @@ from reflexarc.wire.contracts import Policy
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
 
-EMPTY = 29871
-"""Llama's token of an empty piece, `▁`. In training it stood between the prompt and the first action; the tokenizer
-does not put it at the end of a prompt, so it is added (`predict_action`)."""
+BEGIN, EMPTY = 1, 29871
+"""Llama's `<s>`, and its token of an empty piece, `▁`. In training it stood between the prompt and the first action;
+the tokenizer does not put it at the end of a prompt, so it is added (`predict_action`)."""
 
 TOKENIZER = "tokenizer.json"
 OFT_CHUNK = 8
@@ -140,6 +140,7 @@ class OpenVlaPolicy:
     def prompt_ids(self, instruction: str) -> list[int]:
         """The prompt's ids: `<s>` first, 29871 last."""
         ids: list[int] = self._tokenizer(self._layout.prompt.format(instruction.lower()))["input_ids"]
+        ids = ids if ids[0] == BEGIN else [BEGIN, *ids]
         return ids if ids[-1] == EMPTY else [*ids, EMPTY]
 
     def _run(self, towers: list[Tensor], ids: Tensor, state: Tensor | None) -> tuple[F64, NDArray[np.int64]]:
