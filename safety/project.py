@@ -33,6 +33,8 @@ from reflexarc.wire.messages import F64
 # The straight part of the TCP's motion may use so much of its limits; the rest is for how its path bends.
 TCP_SPEED_SHARE = 0.995
 TCP_SHARE = 0.9
+# Where jerk binds, the approach is planned with so much of the acceleration, so that a braking that began late catches up.
+BRAKING_SHARE = 0.7
 
 
 @compiled
@@ -60,11 +62,12 @@ def wish(
     period = 1.0
     for i in range(n):
         period = max(period, math.ceil(2 * rates.change[i] / rates.step[i]))
+    braking = 1.0 if period == 1.0 else BRAKING_SHARE
     far = 0.0
     error = np.empty(n)
     for i in range(n):
         error[i] = target[i] - now.position[i] - target_velocity[i] * rates.dt
-        far = max(far, abs(error[i]) / (rates.change[i] * period * period * rates.dt))
+        far = max(far, abs(error[i]) / (braking * rates.change[i] * period * period * rates.dt))
     gain = approach_factor(far) / (period * rates.dt)
     over, worst = 1.0, 0
     for i in range(n):
