@@ -54,7 +54,7 @@ class Limiter:
             around = only(around, (JOINT, TCP_WALL))
         self._motion = MotionLimiter(self._kinematics, self._limits, around)
         self._state = self._kinematics.rest(np.array(robot.home))
-        self._stop = np.zeros((0, len(robot.home)))
+        self._stop: F64 = np.zeros((0, len(robot.home)))
 
     def tick(self, tick: int, position: F64, velocity: F64) -> None:
         step = self._motion.step(self._state, self._stop, Target(position, velocity), 1.0)

@@ -44,4 +44,4 @@ def bend_away(proposal: F64, lower: F64, upper: F64, rows: list[Row], otherwise:
     found, _, flag, _ = daqp.solve(np.eye(n), -proposal, matrix, above, below, sense)
     if flag not in SOLVED or not np.isfinite(found).all():
         return otherwise
-    return np.minimum(np.maximum(found, lower), upper)
+    return np.asarray(np.minimum(np.maximum(found, lower), upper))

@@ -81,31 +81,31 @@ def arrange(chain: Chain, capsules: Capsules, position: F64, at: Scratch) -> Non
 
 @compiled
 def _joint(bound: F64, position: F64, a: int, b: int) -> float:
-    return bound[1, a] - position[a] if b else position[a] - bound[0, a]
+    return float(bound[1, a] - position[a] if b else position[a] - bound[0, a])
 
 
 @compiled
 def _tcp_wall(box: F64, origin: F64, a: int, b: int) -> float:
     x = origin[origin.shape[0] - 1, a]
-    return box[1, a] - x if b else x - box[0, a]
+    return float(box[1, a] - x if b else x - box[0, a])
 
 
 @compiled
 def _part_wall(box: F64, ends: F64, radius: F64, a: int, b: int) -> float:
     axis = b // 2
     p, q = ends[a, 0, axis], ends[a, 1, axis]
-    return (box[1, axis] - max(p, q) if b % 2 else min(p, q) - box[0, axis]) - radius[a]
+    return float((box[1, axis] - max(p, q) if b % 2 else min(p, q) - box[0, axis]) - radius[a])
 
 
 @compiled
 def _box(ends: F64, radius: F64, boxes: F64, a: int, b: int, keep: float) -> float:
     around = radius[a] + keep
-    return segment_to_box(ends, a, boxes, b, around + FAR) - around
+    return float(segment_to_box(ends, a, boxes, b, around + FAR) - around)
 
 
 @compiled
 def _self(ends: F64, radius: F64, a: int, b: int, keep: float) -> float:
-    return segment_to_segment(ends, a, b) - radius[a] - radius[b] - keep
+    return float(segment_to_segment(ends, a, b) - radius[a] - radius[b] - keep)
 
 
 @compiled

@@ -18,14 +18,15 @@ import numba
 
 def compiled[F: Callable[..., Any]](kernel: F) -> F:
     """`kernel`, compiled on its first call for the types it is called with. No fast-math: same bits every time."""
-    given = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_CACHE)
+    settings: Any = numba.config
+    given = settings.CACHE_DIR
+    settings.CACHE_DIR = str(_CACHE)
     try:
         return cast(F, numba.njit(cache=True)(kernel))
     except RuntimeError:  # numba found no folder that can be written
         return cast(F, numba.njit(kernel))
     finally:
-        numba.config.CACHE_DIR = given
+        settings.CACHE_DIR = given
 
 
 def _cache_folder() -> Path:

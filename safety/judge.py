@@ -66,13 +66,13 @@ class MotionState(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """rule: FINE or what failed first; index: which joint, capsule or clearance; asked, allowed: in its unit.
+    """rule: FINE or what failed first; which: joint, capsule or clearance; asked, allowed: in its unit.
 
     stop: (m, n) velocities of the stop after the tick. tick: when it failed; position: (n,) where.
     """
 
     rule: int
-    index: int
+    which: int
     asked: float
     allowed: float
     tick: int
@@ -85,10 +85,10 @@ def velocity_bound(rates: Rates, joint: int, position: float, up: bool) -> float
     """The largest speed, rad/s ≥ 0, of a joint at a position, upwards or downwards."""
     slope = rates.near[joint, 1]
     if slope == 0.0:
-        return rates.velocity[joint]
+        return float(rates.velocity[joint])
     room = rates.near[joint, 3] - position if up else position - rates.near[joint, 2]
     shrunk = math.sqrt(slope * room) - rates.near[joint, 0] if room > 0 else 0.0
-    return min(rates.velocity[joint], max(shrunk, 0.0))
+    return float(min(rates.velocity[joint], max(shrunk, 0.0)))
 
 
 @compiled

@@ -283,9 +283,9 @@ class MotionLimiter:
     def _note(self, verdict: Verdict, found: list[Intervention]) -> None:
         if verdict.rule == CLEARANCE:
             if verdict.asked < -(REPORT_FRACTION**2):
-                found.append(self._intervention(verdict.index, verdict.asked, 0.0))
+                found.append(self._intervention(verdict.which, verdict.asked, 0.0))
             return
-        field = self._field(verdict.rule, verdict.index)
+        field = self._field(verdict.rule, verdict.which)
         found.append(_intervention(RULES[verdict.rule], field, verdict.asked, verdict.allowed))
 
     def _field(self, rule: int, index: int) -> str:
@@ -317,7 +317,7 @@ def slower(wanted: F64, verdict: Verdict) -> F64:
     if verdict.rule != VELOCITY:
         return wanted * share
     changed = wanted.copy()
-    changed[verdict.index] *= share
+    changed[verdict.which] *= share
     return changed
 
 

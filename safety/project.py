@@ -33,7 +33,7 @@ from reflexarc.wire.messages import F64
 # The straight part of the TCP's motion may use so much of its limits; the rest is for how its path bends.
 TCP_SPEED_SHARE = 0.995
 TCP_SHARE = 0.9
-# Where jerk binds, the approach is planned with so much of the acceleration, so that a braking that began late catches up.
+# Where jerk binds, the approach is planned with so much of the acceleration: braking that began late can catch up.
 BRAKING_SHARE = 0.7
 
 

@@ -47,4 +47,4 @@ def limit_torque(previous: F64, asked: F64, limits: TorqueLimits) -> F64:
             joint = limits.names[bad[0]]
             raise SafetyError(f"{label} torque of joint {joint} is {values[bad[0]]} N·m; it must be finite")
     wanted = np.minimum(np.maximum(asked, -limits.effort), limits.effort)
-    return np.minimum(np.maximum(wanted, previous - limits.step), previous + limits.step)
+    return np.asarray(np.minimum(np.maximum(wanted, previous - limits.step), previous + limits.step))
