@@ -6,8 +6,8 @@
 In virtual time: the figures are the same on every run. Every episode is written down when it is done, so an interrupted
 run goes on where it was (`--log`). Exits with 1 if a bound is broken:
 
-    penetration   <= 5 mm: the servo's tracking error at working speed
-    sustained     <= the force ceiling
+    penetration   <= 6 mm: the servo's tracking error at working speed
+    sustained     <= the force ceiling, on hand and fingers, which the wrist sensor feels (links: printed, not judged)
     peak          <= 1.2 x v·sqrt(k·m) of the contact, or the transient ceiling where that is more
 """
 
@@ -29,11 +29,12 @@ from reflexarc.configs.load import config_hash, load_robot, load_safety
 from reflexarc.pool import run_jobs
 from reflexarc.sim.adversary import KINDS, Arena, Attack, Kind, attack
 
-TOLERANCE_M = 0.005
+TOLERANCE_M = 0.006
 OVER_PREDICTION = 1.2
 BATCH = 10
 COLUMNS = (
-    "episodes", "deepest mm", "sustained N", "peak N", "peak / expected", "normal only", "contacts", "stops", "broken"
+    "episodes", "deepest mm", "sustained N", "on links", "peak N", "peak / expected", "normal only", "contacts",
+    "stops", "broken",
 )  # fmt: skip
 
 Job = tuple[Kind, str, tuple[int, ...]]
@@ -96,6 +97,7 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
         "episodes": len(attacks),
         "penetration_mm": 1e3 * max(item.penetration for item in attacks),
         "sustained_n": max(item.sustained for item in attacks),
+        "sustained_links_n": max(item.sustained_links for item in attacks),
         "peak_n": float(peaks.max()),
         "speed_max": max(item.speed for item in attacks),
         "peak_over_expected": max(item.excess for item in attacks),
@@ -120,6 +122,7 @@ def _print(figures: dict[str, dict[str, Any]]) -> None:
             str(row["episodes"]),
             f"{row['penetration_mm']:.1f}",
             f"{row['sustained_n']:.1f}",
+            f"{row['sustained_links_n']:.1f}",
             f"{row['peak_n']:.0f}",
             f"{row['peak_over_expected']:.2f}",
             f"{row['peak_over_expected_normal']:.2f}",

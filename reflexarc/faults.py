@@ -39,6 +39,7 @@ from reflexarc.wire.messages import (
     HostAction,
     HostReply,
     HostRequest,
+    JointCommand,
     Measured,
     Setpoint,
     State,
@@ -80,12 +81,22 @@ class Fault:
 
 
 class FlawedClient(ArmClient):
-    """The driver of the simulated arm, whose encoders freeze, or whose release fails, when a file says so."""
+    """The driver of the simulated arm; when a file says so its encoders freeze, its release fails, or it runs away."""
 
     def __init__(self, robot: RobotConfig, endpoints: Endpoints, flag: Path) -> None:
         super().__init__(robot, endpoints)
         self._flag = flag
         self._frozen: Measured | None = None
+        self._strayed = 0.0
+
+    def write(self, command: JointCommand) -> None:
+        """Pass a command on; running away, turn the base by half a radian per second more than it says, unfiltered."""
+        if self._flag.exists() and self._flag.read_text() == "runaway":
+            self._strayed += 0.5 / self._robot.tick_hz
+            turned = command.joint_position.copy()
+            turned[0] += self._strayed
+            command = msgspec.structs.replace(command, joint_position=turned)
+        super().write(command)
 
     def read(self) -> Measured:
         """The newest reading, with the joints of the moment when they froze."""
@@ -183,7 +194,7 @@ class FaultStand:
                     detected = message.t_ns
             for message in self.arm.drain():
                 if isinstance(message, Event):
-                    if message.kind in ("arm_braked", "arm_stopped") and not by:
+                    if message.kind == "arm_stopped" or (message.kind == "arm_braked" and not by):
                         by = f"arm: {message.text}"
                     continue
                 point = self.kinematics.pose(message.joint_position)[:3]
@@ -409,6 +420,7 @@ FAULTS: dict[str, Fault] = {
     "sender's clock steps back 10 s": Fault(_mangled(_clock_step(-10.0)), STOPPED),
     "NaN setpoints": Fault(_mangled(_poisoned), STOPPED),
     "processor overloaded": Fault(_stress, ("active", "hold", *STOPPED), 4.0, moves=True),
+    "the host's own safety fails": Fault(_flaw("runaway"), STOPPED, 4.0),
     "encoders frozen": Fault(_flaw("frozen"), STOPPED),
     "emergency stop, console": Fault(lambda stand: stand.ask("e_stop") and None, ("e_stop",)),
     "emergency stop, button": Fault(lambda stand: stand.button.write_text("0") and None, ("e_stop",)),

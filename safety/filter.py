@@ -47,6 +47,8 @@ HOLD_REASONS = {
 }
 
 
+# Motion away from what presses must have taken the force away within so long; else the arm gives way instead.
+LEAVE_NS = 100_000_000
 # Where the servo gives way to what presses: wherever it is under power and nobody guides the arm by hand.
 YIELDING: frozenset[SafetyState] = states.LATCHED | {"hold"}
 
@@ -238,6 +240,7 @@ class SafetyFilter:
         target = target_at(memory.before, memory.last, memory.now_ns, self.limits)
         if (
             target is not None
+            and memory.touch.high_ns < LEAVE_NS
             and moves_away(memory.touch, target.position - memory.position)
             and moves_away(memory.touch, memory.velocity)
         ):

@@ -56,15 +56,18 @@ class Attack:
     """What one episode did. Lengths m, forces N, speeds m/s.
 
     penetration: deepest into what the arm must not enter, 0 if never. sustained: the highest force that was not fallen
-    below for `WINDOW_S`. peak, predicted, speed: of the contact whose peak was highest beside its v·sqrt(k·m), or
-    beside the transient ceiling where that is more: a slow contact is a press, which the ceiling bounds. excess: that
-    ratio; strict: the worst such ratio with the normal part of the speed alone. by: the geom of the arm that it was.
+    below for `WINDOW_S`, on hand and fingers, which the wrist sensor feels; sustained_links: on the links before it,
+    which only the joints' torques tell of. peak, predicted, speed: of the contact whose peak was highest beside its
+    v·sqrt(k·m), or beside the transient ceiling where that is more: a slow contact is a press, which is bounded so.
+    excess: that ratio; strict: the worst such ratio with the normal part of the speed alone. by: the geom of the arm
+    that it was.
     """
 
     kind: Kind
     seed: int
     penetration: float
     sustained: float
+    sustained_links: float
     peak: float
     predicted: float
     speed: float
@@ -78,9 +81,9 @@ class Attack:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Felt:
-    """One point of contact. force: N. point: (3,) m. normal: (3,) from the thing to the arm. geom: of the arm."""
+    """One point of contact. force: (3,) N on the arm. point: (3,) m. normal: (3,) towards the arm. geom: of the arm."""
 
-    force: float
+    force: F64
     point: F64
     normal: F64
     geom: int
@@ -125,6 +128,8 @@ class Arena:
         self.arm = [g for g in arm if g not in fingers and self._links(bodies[g]) >= 2]
         self.fingers = fingers
         self.all = arm
+        hand = self.model.site_bodyid[self.index.wrist]
+        self.felt_by_wrist = [g for g in arm if bodies[g] >= hand]
         self.place(np.array(robot.home))
         self.pairs = [
             (a, b)
@@ -190,7 +195,8 @@ class Arena:
                 # MuJoCo's normal points from the first geom to the second; ours from the thing to the arm.
                 first = int(contact.geom[0] == self.thing)
                 normal = np.array(contact.frame[:3]) * (1.0 if first else -1.0)
-                found.append(Felt(float(wrench[0]), np.array(contact.pos), normal, int(contact.geom[first])))
+                push = contact.frame.reshape(3, 3).T @ wrench[:3] * (1.0 if first else -1.0)
+                found.append(Felt(push, np.array(contact.pos), normal, int(contact.geom[first])))
         return found
 
     def impact(self, felt: Felt, velocity: F64) -> tuple[float, float, float]:
@@ -260,6 +266,7 @@ def attack(arena: Arena, seed: int, seconds: float = SECONDS) -> Attack:
         seed=seed,
         penetration=deepest,
         sustained=_sustained(np.array(scale.forces), round(WINDOW_S / STEP_S)),
+        sustained_links=_sustained(np.array(scale.link_forces), round(WINDOW_S / STEP_S)),
         peak=worst.peak,
         predicted=worst.predicted,
         speed=worst.speed,
@@ -286,7 +293,7 @@ class _Touch:
 
 
 class _Scale:
-    """Weighs every contact with the thing, physics step by physics step."""
+    """Weighs every contact with the thing, physics step by physics step: the force on it in all, friction included."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
@@ -298,6 +305,7 @@ class _Scale:
         self.strict = 0.0
         self.contacts = 0
         self.forces: list[float] = []
+        self.link_forces: list[float] = []
 
     def before(self) -> None:
         """Remember how fast everything moves."""
@@ -308,8 +316,10 @@ class _Scale:
         if self._arena.thing < 0:
             return
         felt = self._arena.felt()
-        force = sum(item.force for item in felt)
-        self.forces.append(force)
+        force = _sum(felt)
+        beyond = self._arena.felt_by_wrist
+        self.forces.append(_sum([item for item in felt if item.geom in beyond]))
+        self.link_forces.append(_sum([item for item in felt if item.geom not in beyond]))
         if not felt:
             self._since += 1
             return
@@ -334,6 +344,11 @@ class _Scale:
         if speed * force >= touch.predicted:
             touch.speed, touch.predicted = speed, speed * force
             touch.by = self._arena.model.geom(felt.geom).name
+
+
+def _sum(felt: list[Felt]) -> float:
+    """N of all these contacts together."""
+    return float(np.linalg.norm(sum((item.force for item in felt), np.zeros(3))))
 
 
 class _Villain:

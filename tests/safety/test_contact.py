@@ -39,11 +39,13 @@ def test_a_force_below_the_ceiling_may_last(active: FilterBench, safety: SafetyC
 
 def test_a_force_for_too_long_stops(active: FilterBench, safety: SafetyConfig) -> None:
     active.wrench[2] = 1.2 * safety.force_ceiling
-    held = round(safety.contact.sustained_s * active.robot.tick_hz)
-    for _ in range(held - 2):
+    for _ in range(15):
         active.tick(active.setpoint())
     assert active.state == "active", "standing still presses no more"
-    for _ in range(2 * held):
+    for _ in range(20):
+        active.tick(active.setpoint())
+    assert active.state == "hold", "but it must have helped by now"
+    for _ in range(round(2 * safety.contact.sustained_s * active.robot.tick_hz)):
         active.tick(active.setpoint())
     assert active.state == "protective_stop"
     assert "wrist force 24.0 above its ceiling 20 N for 0.5" in active.memory.reason
@@ -85,11 +87,11 @@ def test_only_motion_away_from_what_presses_is_followed(
     """The table pushes the hand upwards."""
     active.wrench[:3] = base_to_tool(active, (0, 0, 1.5 * safety.force_ceiling))
     start = active.memory.view.point[2]
-    for _ in range(40):
+    for _ in range(19):
         active.tick(active.setpoint(step_along(active, direction, 0.01)))
     moved = (active.memory.view.point[2] - start) * direction[2]
     if follows:
-        assert moved > 0.003
+        assert moved > 0.001
         assert active.state == "active"
     else:
         assert moved < 1e-4
