@@ -38,7 +38,8 @@ class ContactConfig(Config):
     A.2) tells transient from quasi-static contact. joint_torque: N·m that a joint's motor may differ from the model; 20
     is the collision threshold of the maker's own examples (libfranka, examples/examples_common.cpp). joint_filter_s:
     time constant of that difference, s. gripper_force: N that the fingers may squeeze with, None for what the gripper
-    can do. payload_tolerance: N that the weight felt at rest may differ from the payload's without a note.
+    can do; gripper_stiffness: N for each whole opening (1) that it was told to close further than it has.
+    payload_tolerance: N that the weight felt at rest may differ from the payload's without a note.
     """
 
     transient_factor: float = Field(default=2.0, ge=1)
@@ -46,6 +47,7 @@ class ContactConfig(Config):
     joint_torque: float = Field(default=20.0, gt=0)
     joint_filter_s: float = Field(default=0.02, gt=0)
     gripper_force: float | None = Field(default=None, gt=0)
+    gripper_stiffness: float | None = Field(default=None, gt=0)
     payload: Payload = Payload()
     payload_tolerance: float = Field(default=3.0, gt=0)
 

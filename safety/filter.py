@@ -18,6 +18,7 @@ from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.safety import intake, states
 from reflexarc.safety.contact import Contact, moves_away
+from reflexarc.safety.gripper import least_opening, squeezed
 from reflexarc.safety.integrity import Integrity, Trust
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
@@ -61,6 +62,7 @@ class SafetyFilter:
         self.kinematics = Kinematics(robot, safety.held_tool)
         self.limits = Limits.of(robot, safety, self.kinematics.reach)
         self._safety = safety
+        self._gripper = robot.gripper
         self._clock = clock
         self._stop_category = robot.stop_category
         around = Surroundings.of(robot, safety, self.kinematics, self.limits.lower, self.limits.upper)
@@ -397,6 +399,10 @@ class SafetyFilter:
             goal = memory.last.gripper
             most = self.limits.gripper_step
             gripper += min(max(goal - gripper, -most), most)
+            least = least_opening(self._gripper, self._safety, measured.gripper)
+            if gripper < least:
+                found.append(squeezed(gripper, least))
+                gripper = min(least, memory.gripper + most)
         memory = dataclasses.replace(
             memory,
             state=state,
