@@ -111,7 +111,7 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
     }
 
 
-def _print(figures: dict[str, dict[str, Any]]) -> None:
+def _print(figures: dict[Kind, dict[str, Any]]) -> None:
     table = Table(title="an adversary against the safety layer, as measured in MuJoCo")
     table.add_column("into")
     for name in COLUMNS:

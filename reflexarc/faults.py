@@ -34,6 +34,7 @@ from reflexarc.stack import free_endpoints
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
+    F64,
     ArmState,
     Event,
     HostAction,
@@ -192,17 +193,17 @@ class FaultStand:
                 final, heard = message.safety, monotonic_ns()
                 if message.safety in ("hold", *STOPPED) and detected is None:
                     detected = message.t_ns
-            for message in self.arm.drain():
-                if isinstance(message, Event):
-                    if message.kind == "arm_stopped" or (message.kind == "arm_braked" and not by):
-                        by = f"arm: {message.text}"
+            for felt in self.arm.drain():
+                if isinstance(felt, Event):
+                    if felt.kind == "arm_stopped" or (felt.kind == "arm_braked" and not by):
+                        by = f"arm: {felt.text}"
                     continue
-                point = self.kinematics.pose(message.joint_position)[:3]
+                point = self.kinematics.pose(felt.joint_position)[:3]
                 if before is not None:
                     travelled += float(np.linalg.norm(point - before))
-                before, braked, moving = point, message.braked, _speed(message) > REST_RAD_S
-                if message.braked and (detected is None or message.t_ns < detected):
-                    detected = message.t_ns
+                before, braked, moving = point, felt.braked, _speed(felt) > REST_RAD_S
+                if felt.braked and (detected is None or felt.t_ns < detected):
+                    detected = felt.t_ns
         if monotonic_ns() - heard > 500_000_000:
             final = "gone"
         return Result(
@@ -237,7 +238,7 @@ class FaultStand:
 class Sender:
     """Sends a smooth motion at 100 Hz; `mangle` turns each setpoint into those that are sent instead of it."""
 
-    def __init__(self, endpoints: Endpoints, home: np.ndarray) -> None:
+    def __init__(self, endpoints: Endpoints, home: F64) -> None:
         self.mangle: Callable[[Setpoint], list[Setpoint]] = lambda setpoint: [setpoint]
         self._home = home
         self._push = Push(endpoints.setpoint, queue=64)
@@ -391,12 +392,23 @@ def _burn() -> None:
 
 
 def _flaw(text: str) -> Callable[[FaultStand], None]:
-    return lambda stand: stand.flag.write_text(text) and None
+    def do(stand: FaultStand) -> None:
+        stand.flag.write_text(text)
+
+    return do
 
 
 def _teardown(stand: FaultStand) -> None:
     stand.flag.write_text("teardown")
     stand.signal("host", signal.SIGTERM)
+
+
+def _press_console(stand: FaultStand) -> None:
+    stand.ask("e_stop")
+
+
+def _press_button(stand: FaultStand) -> None:
+    stand.button.write_text("0")
 
 
 FAULTS: dict[str, Fault] = {
@@ -422,8 +434,8 @@ FAULTS: dict[str, Fault] = {
     "processor overloaded": Fault(_stress, ("active", "hold", *STOPPED), 4.0, moves=True),
     "the host's own safety fails": Fault(_flaw("runaway"), STOPPED, 4.0),
     "encoders frozen": Fault(_flaw("frozen"), STOPPED),
-    "emergency stop, console": Fault(lambda stand: stand.ask("e_stop") and None, ("e_stop",)),
-    "emergency stop, button": Fault(lambda stand: stand.button.write_text("0") and None, ("e_stop",)),
+    "emergency stop, console": Fault(_press_console, ("e_stop",)),
+    "emergency stop, button": Fault(_press_button, ("e_stop",)),
 }
 
 

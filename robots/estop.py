@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from reflexarc.configs.safety import EStopConfig
+from reflexarc.configs.watch import EStopConfig
 from reflexarc.wire.messages import Heartbeat
 from reflexarc.wire.sockets import Pull
 

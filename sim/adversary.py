@@ -362,7 +362,7 @@ class _Villain:
         self._fresh = True
         self._manner = "push"
         self._goal = np.zeros(3)
-        self._joints = np.array(arena.robot.home)
+        self._joints: F64 = np.array(arena.robot.home)
         self._lower = np.array([joint.lower for joint in arena.robot.joints])
         self._upper = np.array([joint.upper for joint in arena.robot.joints])
 
@@ -398,10 +398,9 @@ class _Villain:
         )
         self._manner = str(rng.choice(manners))
         self._goal = self._target() + rng.normal(0, 0.03, 3)
-        corner = rng.random(self._lower.size) > 0.5
-        self._joints = np.where(corner, self._lower, self._upper)
-        if self._manner == "joints":
-            self._joints = rng.uniform(self._lower, self._upper)
+        corners: F64 = np.where(rng.random(self._lower.size) > 0.5, self._lower, self._upper)
+        anywhere: F64 = rng.uniform(self._lower, self._upper)
+        self._joints = anywhere if self._manner == "joints" else corners
 
     def _target(self) -> F64:
         arena = self._arena
