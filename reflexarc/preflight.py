@@ -22,12 +22,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
-from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.action import ActionSpec, tcp_delta_spec
 from reflexarc.configs.errors import LogError, PolicyError, ReflexarcError
 from reflexarc.datasets.format import CAMERA_PREFIX
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import TCP_DIMS, sample_episode
-from reflexarc.suspects import Suspect, resized, suspects, unit_suspects
+from reflexarc.suspects import UNIT_RATIO, Suspect, joint_degrees, resized, suspects, unit_suspects
 from reflexarc.wire.contracts import BatchPolicy, Policy
 from reflexarc.wire.messages import F64, CameraFrame, Observation, State
 
@@ -47,18 +47,28 @@ OTHER_SCALE = 1.5
 """Amounts that differ by less than this factor are a policy's caution, not other statistics."""
 _BATCH = 16
 _WORST = 3.0
-_PARTS = (slice(0, 3), slice(3, 6))
-_STILL_RAD = 2e-3
-"""Demonstrations that turn less than this a step say nothing about rotation."""
+_STILL_M, _STILL_RAD, _STILL_OPENING = 1e-4, 2e-3, 0.25
+"""Demonstrations that move or turn less than this a step say nothing about it; openings count as if varying by this."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Demonstrated:
-    """N instants: what was seen, and the actions (N, H, 7) that followed, where mask (N, H) is true."""
+    """N instants: what was seen, and the actions (N, H, D) that followed, where mask (N, H) is true.
+
+    names: of the D dimensions. start: (N, 1, D) what an action is measured from: zero for deltas, the commanded joint
+    positions for absolute ones.
+    """
 
     observations: list[Observation]
     actions: F64
     mask: NDArray[np.bool_]
+    names: tuple[str, ...]
+    start: F64
+
+    @property
+    def joints(self) -> bool:
+        """Whether actions are joint positions."""
+        return self.names != TCP_DIMS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,8 +141,8 @@ def preflight(
 ) -> Preflight:
     """Try every suspect, and `rounds` times in all what else is wrong. step: called after each answer of the policy.
 
-    Raises PolicyError if the policy's actions are not TCP deltas, or if it refuses an observation; LogError naming
-    what a log lacks.
+    Raises PolicyError if its actions are neither TCP deltas nor joint positions, or if it refuses an observation;
+    LogError naming what a log lacks.
     """
     demonstrated = demonstrations(policy, logs, instants)
     measure = Measure(demonstrated)
@@ -141,7 +151,8 @@ def preflight(
     start, found, first_round = float(errors.mean()), list[Tried](), list[Tried]()
     accepted: list[Suspect] = []
     for _ in range(rounds):
-        candidates = [each for each in suspects(policy) if each.name not in {one.name for one in accepted}]
+        named = {each.name for each in accepted}
+        candidates = [each for each in suspects(policy, joints=demonstrated.joints) if each.name not in named]
         candidates += measure.amounts(ask(*accepted))
         tried = [_tried(each, errors, measure.errors(ask(*accepted, each))) for each in candidates]
         tried.sort(key=lambda each: each.error)
@@ -169,29 +180,55 @@ def choose(tried: Sequence[Tried]) -> Tried | None:
 
 
 def demonstrations(policy: Policy, logs: Sequence[Path], instants: int) -> Demonstrated:
-    """About `instants` instants, evenly from all logs, with the actions that followed by the one label function."""
+    """About `instants` instants, evenly from all logs, with the actions that followed by the one label function.
+
+    Raises PolicyError if the policy's actions are neither TCP deltas nor joint positions.
+    """
     info = policy.info
     spec = ActionSpec.model_validate_json(info.action_spec)
-    if tuple(dim.name for dim in spec.dims) != TCP_DIMS:
+    names = tuple(dim.name for dim in spec.dims)
+    absolute_joints = all(dim.frame == "joint" and not dim.delta for dim in spec.dims[:-1])
+    if names != TCP_DIMS and not absolute_joints:
         raise PolicyError(
-            f"{info.model_id}: action space {spec.id}; preflight compares {', '.join(TCP_DIMS)} only"
+            f"{info.model_id}: action space {spec.id}; preflight compares {', '.join(TCP_DIMS)}, or joint positions"
         )
+    grid = tcp_delta_spec(spec.horizon, spec.step_s, spec.alignment)
     each = max(1, math.ceil(instants / len(logs)))
     observations: list[Observation] = []
     actions, masks = [], []
     for path in logs:
         reader = EpisodeReader(path)
-        samples = sample_episode(reader, spec, info.cameras)
+        samples = sample_episode(reader, grid, info.cameras)
         rows = np.flatnonzero(samples.mask[:, 0])
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, each).round().astype(int))] if len(rows) else rows
-        observations += _observations(
-            reader, samples.t_ns[rows], info.cameras, info.image_height, info.image_width
-        )
-        actions.append(samples.actions[rows])
+        t_ns, done = samples.t_ns[rows], samples.actions[rows]
+        observations += _observations(reader, t_ns, info.cameras, info.image_height, info.image_width)
+        actions.append(done if names == TCP_DIMS else _joint_actions(reader, t_ns, spec, done[..., -1:]))
         masks.append(samples.mask[rows])
     if not observations:
         raise LogError(f"no action in {len(logs)} logs counts as a demonstration")
-    return Demonstrated(observations, np.concatenate(actions), np.concatenate(masks))
+    whole = np.concatenate(actions)
+    start = np.zeros((len(whole), 1, len(names)))
+    if names != TCP_DIMS:
+        start[:, 0, :-1] = [each.state.joint_position_commanded for each in observations]
+    return Demonstrated(observations, whole, np.concatenate(masks), names, start)
+
+
+def _joint_actions(reader: EpisodeReader, t_ns: NDArray[np.int64], spec: ActionSpec, gripper: F64) -> F64:
+    """(T, H, n + 1): the joint positions commanded at the end of each step, and `gripper` (T, H, 1)."""
+    states = reader.columns(["/state"])["/state"]
+    ends = t_ns[:, None] + spec.step_ns * np.arange(1, spec.horizon + 1)
+    needed, place = np.unique(states.latest(ends), return_inverse=True)
+    positions = []
+    for index in needed.tolist():
+        state = states.message(index)
+        assert isinstance(state, State)
+        positions.append(state.joint_position_commanded)
+    if len(positions[0]) != spec.size - 1:
+        raise PolicyError(
+            f"{spec.id} has {spec.size - 1} joints, the robot of {reader.path.name} {len(positions[0])}"
+        )
+    return np.concatenate([np.stack(positions)[place.reshape(ends.shape)], gripper], axis=-1)
 
 
 def _observations(
@@ -218,7 +255,7 @@ def _observations(
                 state=state,
                 images=images,
                 instruction=reader.instruction,
-                session=f"{reader.path.name}/{index}",
+                session=f"{reader.path}/{index}",
             )
         )
     return result
@@ -234,7 +271,7 @@ class Asker:
         self._known: dict[tuple[str, ...], F64] = {}
 
     def __call__(self, *applied: Suspect | None) -> F64:
-        """(N, H, 7) answers, with the suspects applied in order."""
+        """(N, H, D) answers, with the suspects applied in order."""
         changes = [each for each in applied if each is not None]
         seeing = [each for each in changes if each.see is not None or each.policy is not None]
         key = tuple(each.name for each in seeing)
@@ -277,45 +314,55 @@ class Asker:
 class Measure:
     """How far answers are from what was demonstrated.
 
-    Position, rotation and gripper count alike, each relative to how much the demonstrations themselves vary, and none
-    for more than three times that, so that one wild answer does not decide.
+    Position, rotation and gripper (or joints and gripper) count alike, each relative to how much the demonstrations
+    themselves vary, and none for more than three times that, so that one wild answer does not decide.
     """
 
     def __init__(self, demonstrated: Demonstrated) -> None:
-        self._actions, self._mask = demonstrated.actions, demonstrated.mask
-        done = self._actions[self._mask]
-        spread = [float(np.sqrt((done[:, part] ** 2).sum(1).mean())) for part in _PARTS]
-        self._scales = [max(spread[0], 1e-4), max(spread[1], _STILL_RAD), max(float(done[:, 6].std()), 0.25)]
-        self._weights = np.array([1.0, float(spread[1] > _STILL_RAD), 1.0])
-        average = np.broadcast_to(np.median(done, axis=0), self._actions.shape)
-        self.average = float(self.errors(average).mean())
+        self._of, self._mask = demonstrated, demonstrated.mask
+        self._moved = demonstrated.actions - demonstrated.start
+        last = len(demonstrated.names) - 1
+        self._parts = [slice(0, last)] if demonstrated.joints else [slice(0, 3), slice(3, 6)]
+        least = [_STILL_RAD] if demonstrated.joints else [_STILL_M, _STILL_RAD]
+        done = self._moved[self._mask]
+        sizes = [_size(done[:, part]) for part in self._parts]
+        self._scales = [max(size, low) for size, low in zip(sizes, least, strict=True)]
+        self._scales.append(max(float(done[:, last].std()), _STILL_OPENING))
+        self._weights = np.array([*(float(size > low) for size, low in zip(sizes, least, strict=True)), 1.0])
+        self._parts.append(slice(last, last + 1))
+        average = np.broadcast_to(np.median(done, axis=0), self._moved.shape)
+        self.average = float(self.errors(average + demonstrated.start).mean())
 
     def errors(self, answers: F64) -> F64:
-        """(N,) the error at each instant, averaged over its actions."""
-        off = answers - self._actions
-        parts = [
-            np.linalg.norm(off[..., :3], axis=-1),
-            np.linalg.norm(off[..., 3:6], axis=-1),
-            np.abs(off[..., 6]),
-        ]
+        """(N,) the error at each instant, averaged over its actions. answers: (N, H, D)."""
+        off = answers - self._of.start - self._moved
+        parts = [np.linalg.norm(off[..., part], axis=-1) for part in self._parts]
         relative = np.stack([part / scale for part, scale in zip(parts, self._scales, strict=True)], axis=-1)
         each = np.nan_to_num(relative, nan=_WORST).clip(0, _WORST) @ self._weights / self._weights.sum()
         return np.asarray((each * self._mask).sum(1) / self._mask.sum(1))
 
     def amounts(self, answers: F64) -> list[Suspect]:
-        """Other units, or other statistics, unknown which: what goes the right way by other amounts, scaled and
-        shifted.
+        """Other units, or other statistics, unknown which: what goes the right way by other amounts.
 
         The latter is fitted to every other instant, so that the rest can speak against it; neither where the amounts
         are about right.
         """
-        sizes = [float(np.sqrt((answers[self._mask][:, part] ** 2).sum(1).mean())) for part in _PARTS]
-        units = unit_suspects(sizes[0] / self._scales[0], sizes[1] / self._scales[1])
+        if self._of.joints:
+            size, usual = (_size(each[self._mask][:, :-1]) for each in (answers, self._of.actions))
+            return [joint_degrees()] if size > UNIT_RATIO * usual else []
+        said = answers[self._mask]
+        ratios = [
+            _size(said[:, part]) / scale
+            for part, scale in zip(self._parts[:2], self._scales[:2], strict=True)
+        ]
+        return [*unit_suspects(ratios[0], ratios[1]), *self._rescaled(answers)]
+
+    def _rescaled(self, answers: F64) -> list[Suspect]:
         half = np.zeros_like(self._mask)
         half[::2] = self._mask[::2]
         gains, shifts, told = np.ones(7), np.zeros(7), []
         for dim, name in enumerate(TCP_DIMS[:6]):
-            done, said = self._actions[half][:, dim], answers[half][:, dim]
+            done, said = self._moved[half][:, dim], answers[half][:, dim]
             if said.std() < 1e-9 or done.std() < 1e-9 or np.corrcoef(done, said)[0, 1] < 0.3:
                 continue
             gains[dim] = done.std() / said.std()
@@ -323,16 +370,20 @@ class Measure:
             if not 1 / OTHER_SCALE < gains[dim] < OTHER_SCALE or abs(shifts[dim]) > done.std():
                 told.append(f"{name} ×{gains[dim]:.2g} {shifts[dim]:+.2g}")
         if not told:
-            return units
+            return []
         return [
-            *units,
             Suspect(
                 FITTED,
                 f"actions are scaled by other statistics than the demonstrations': {', '.join(told)}",
                 "set `statistics` to the robot's data set, or `action.position_scale` and `rotation_scale`",
                 answer=lambda actions, observation: actions * gains + shifts,
-            ),
+            )
         ]
+
+
+def _size(rows: F64) -> float:
+    """Root mean square length of rows (N, k)."""
+    return float(np.sqrt((rows**2).sum(axis=1).mean()))
 
 
 def _tried(suspect: Suspect, before: F64, after: F64) -> Tried:

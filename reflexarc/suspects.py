@@ -61,8 +61,8 @@ class Suspect:
     policy: Policy | None = None
 
 
-def suspects(policy: Policy) -> list[Suspect]:
-    """All that are tried on `policy`."""
+def suspects(policy: Policy, *, joints: bool = False) -> list[Suspect]:
+    """All that are tried on `policy`. joints: its actions are joint positions, not TCP deltas."""
     cameras = policy.info.cameras
     variants = policy.variants() if isinstance(policy, HasVariants) else {}
     return [
@@ -72,7 +72,7 @@ def suspects(policy: Policy) -> list[Suspect]:
             Suspect(name, f"the policy is loaded with other settings than {name}", f"set {name}", policy=each)
             for name, each in variants.items()
         ),
-        *_answer_suspects(),
+        *(_joint_suspects() if joints else _answer_suspects()),
     ]
 
 
@@ -126,6 +126,29 @@ def _camera_orders(cameras: Sequence[str]) -> list[Suspect]:
     return result
 
 
+def _gripper_suspect() -> Suspect:
+    cure = "exchange `gripper_closed` and `gripper_open`"
+    return Suspect(
+        "gripper polarity", "the gripper opens where it should close", cure, answer=_gripper_flipped
+    )
+
+
+def _joint_suspects() -> list[Suspect]:
+    found = "joint positions are relative to the present ones and are taken for absolute"
+    cure = "let the policy's postprocessor add the present position (lerobot: use_relative_actions)"
+    return [_gripper_suspect(), Suspect("relative joints", found, cure, answer=_relative_to_absolute)]
+
+
+def joint_degrees() -> Suspect:
+    """Of joint positions, where they are many times as large as the demonstrations'."""
+    cure = "set `action.rotation_scale: 0.0174533`"
+
+    def answer(actions: F64, observation: Observation) -> F64:
+        return np.concatenate([np.radians(actions[:, :-1]), actions[:, -1:]], axis=1)
+
+    return Suspect("degrees", "joint positions are in degrees", cure, answer=answer)
+
+
 def _answer_suspects() -> list[Suspect]:
     turns = [
         Suspect(
@@ -137,12 +160,7 @@ def _answer_suspects() -> list[Suspect]:
         for degrees in (90, 180, 270)
     ]
     return [
-        Suspect(
-            "gripper polarity",
-            "the gripper opens where it should close",
-            "exchange `gripper_closed` and `gripper_open`",
-            answer=_gripper_flipped,
-        ),
+        _gripper_suspect(),
         Suspect(
             "tool frame",
             "deltas are in the tool's frame and are taken for the base's",
@@ -217,7 +235,12 @@ def _in_order(whose: Mapping[str, str]) -> See:
 
 
 def _gripper_flipped(actions: F64, observation: Observation) -> F64:
-    return np.concatenate([actions[:, :6], 1.0 - actions[:, 6:]], axis=1)
+    return np.concatenate([actions[:, :-1], 1.0 - actions[:, -1:]], axis=1)
+
+
+def _relative_to_absolute(actions: F64, observation: Observation) -> F64:
+    now = observation.state.joint_position_commanded
+    return np.concatenate([now + actions[:, :-1], actions[:, -1:]], axis=1)
 
 
 def _tool_to_base(actions: F64, observation: Observation) -> F64:

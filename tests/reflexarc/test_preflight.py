@@ -13,9 +13,11 @@ import pytest
 from contracts.demonstrations import record_demonstrations
 from reflexarc.cli import main
 from reflexarc.configs.errors import LogError, PolicyError, ReflexarcError
+from reflexarc.configs.foreign import ActionConvention
 from reflexarc.policies import open_policy
 from reflexarc.preflight import Measure, Preflight, demonstrations, find_logs, preflight
 from reflexarc.suspects import cropped, uncropped
+from reflexarc.vla.adapters.convention import foreign_spec
 from reflexarc.wire import geometry
 from reflexarc.wire.contracts import BatchPolicy, Policy
 from reflexarc.wire.images import decode_image, encode_image
@@ -270,15 +272,80 @@ def test_the_command_prints_writes_and_says_by_its_exit_code(
     assert len(data["tried"]) > 25
 
 
-def test_no_episodes_and_joint_spaces_are_refused_in_words(
+class Recalling:
+    """A policy in joint space that knows the demonstrations by heart; `answer` is what is wrong with it."""
+
+    def __init__(self, tiny: BatchPolicy, logs: list[Path], answer: Change | None = None) -> None:
+        spec = foreign_spec(ActionConvention(space="joint"), 8, 4, 0.1)
+        self._info = msgspec.structs.replace(
+            tiny.info, action_spec=spec.model_dump_json(), model_id="recalling"
+        )
+        self._spec, self._answer = spec, answer
+        done = demonstrations(self, logs, INSTANTS)
+        self._known = {each.session: row for each, row in zip(done.observations, done.actions, strict=True)}
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._info
+
+    def reset(self, session: str) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        actions = self._known[observation.session] + 0.002
+        return ActionChunk(
+            t_ns=observation.t_ns,
+            obs_seq=observation.seq,
+            t_obs_ns=observation.t_obs_ns,
+            actions=actions if self._answer is None else self._answer(actions, observation),
+            bins=np.full(actions.shape, -1, dtype=np.int16),
+            policy_tokens=[],
+            tokenizer_id="none",
+            step_ns=self._spec.step_ns,
+            spec_id=self._spec.id,
+            model_id="recalling",
+        )
+
+
+def test_a_policy_in_joint_space_is_checked_too(tiny: BatchPolicy, logs: list[Path]) -> None:
+    assert check(Recalling(tiny, logs), logs).verdict == "clean"
+
+    def degrees(actions: F64, observation: Observation) -> F64:
+        return np.concatenate([np.degrees(actions[:, :-1]), actions[:, -1:]], axis=1)
+
+    def relative(actions: F64, observation: Observation) -> F64:
+        now = observation.state.joint_position_commanded
+        return np.concatenate([actions[:, :-1] - now, actions[:, -1:]], axis=1)
+
+    def opposite(actions: F64, observation: Observation) -> F64:
+        return np.concatenate([actions[:, :-1], 1 - actions[:, -1:]], axis=1)
+
+    for answer, named in (
+        (degrees, "degrees"),
+        (relative, "relative joints"),
+        (opposite, "gripper polarity"),
+    ):
+        assert [each.name for each in check(Recalling(tiny, logs, answer), logs).found] == [named]
+
+
+def test_no_episodes_and_other_spaces_are_refused_in_words(
     tmp_path: Path, tiny: BatchPolicy, logs: list[Path]
 ) -> None:
     with pytest.raises(LogError, match="no episode logs"):
         find_logs([tmp_path])
     spec = json.loads(tiny.info.action_spec)
-    spec["dims"] = [{**spec["dims"][0], "name": "q1", "frame": "joint", "unit": "rad"}, spec["dims"][6]]
-    joint = Mistaken(tiny)
-    info = msgspec.structs.replace(tiny.info, action_spec=json.dumps(spec))
-    object.__setattr__(joint, "_inner", type("Joint", (), {"info": info})())
+    spec["dims"][0]["name"] = "up"
     with pytest.raises(PolicyError, match="preflight compares dx, dy, dz"):
-        demonstrations(joint, logs, 4)
+        demonstrations(Described(tiny, json.dumps(spec)), logs, 4)
+
+
+class Described(Mistaken):
+    """A policy that says another action space of itself."""
+
+    def __init__(self, inner: BatchPolicy, action_spec: str) -> None:
+        super().__init__(inner)
+        self._told = msgspec.structs.replace(inner.info, action_spec=action_spec)
+
+    @property
+    def info(self) -> PolicyInfo:
+        return self._told

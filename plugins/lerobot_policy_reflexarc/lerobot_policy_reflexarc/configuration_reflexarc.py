@@ -11,10 +11,12 @@ from lerobot.optim import AdamWConfig
 @PreTrainedConfig.register_subclass("reflexarc")
 @dataclass
 class ReflexarcConfig(PreTrainedConfig):
-    """checkpoint: what `reflexarc serve --policy` takes. n_action_steps: of a chunk that are played; 0 for all."""
+    """checkpoint: what `reflexarc serve --policy` takes. n_action_steps: of a chunk that are played before the next
+    is asked for, as the controller does by default; 0 for all.
+    """
 
     checkpoint: str = "reflexarc-tiny"
-    n_action_steps: int = 0
+    n_action_steps: int = 4
 
     @property
     def observation_delta_indices(self) -> None:
