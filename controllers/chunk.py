@@ -76,6 +76,10 @@ class Knots:
         return float(self.gripper[min(max((t_ns - self.start_ns) // self.step_ns, 0), self.steps - 1)])
 
 
+NO_BIN, LAST_BIN = -1, 255
+"""Bins of an action: -1 where a head has none, else one of 256."""
+
+
 def action_space(spec: ActionSpec, joints: int) -> Space:
     """Whether `spec` is `[dx dy dz drx dry drz gripper]` in the base frame or `[n joints, gripper]`.
 
@@ -109,6 +113,12 @@ def refusal(chunk: ActionChunk, spec: ActionSpec) -> str:
     if len(bad):
         k, d = (int(i) for i in bad[0])
         return f"actions[{k}].{spec.dims[d].name} is {chunk.actions[k, d]}, it must be finite"
+    # A model that answers with tokens of another kind has not answered: its actions are not trusted either.
+    strange = chunk.bins[(chunk.bins < NO_BIN) | (chunk.bins > LAST_BIN)]
+    if strange.size:
+        return f"bins hold {int(strange[0])}, a bin is within {NO_BIN}..{LAST_BIN}"
+    if chunk.policy_tokens and min(chunk.policy_tokens) < 0:
+        return f"policy_tokens hold {min(chunk.policy_tokens)}, a token is 0 or more"
     return ""
 
 

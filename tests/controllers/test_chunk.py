@@ -133,3 +133,17 @@ def test_values_beyond_the_spec_are_clipped_and_named() -> None:
     np.testing.assert_array_equal(clipped[:, :-1], actions[:, :-1])
     assert actions[0, -1] == 1.5
     assert clip_to_bounds(moves(2, (0.01,), gripper=1.0 + 1e-9), SPEC)[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"bins": np.full((2, 7), 256, dtype=np.int16)}, "bins hold 256, a bin is within -1..255"),
+        ({"bins": np.full((2, 7), -2, dtype=np.int16)}, "bins hold -2"),
+        ({"policy_tokens": [5, -1]}, "policy_tokens hold -1, a token is 0 or more"),
+    ],
+)
+def test_tokens_out_of_range_are_refused(changes: dict[str, object], text: str) -> None:
+    assert text in refusal(chunk(moves(2, (0.01,)), **changes), SPEC)
+    edge = np.array([[-1, 255, 0, 1, 2, 3, 4]] * 2, dtype=np.int16)
+    assert refusal(chunk(moves(2, (0.01,)), bins=edge, policy_tokens=[0, 1 << 20]), SPEC) == ""
