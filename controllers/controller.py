@@ -17,6 +17,8 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError
 from reflexarc.configs.robot import RobotConfig
+from reflexarc.controllers.blend import Blend, settle
+from reflexarc.controllers.cameras import CameraWatch
 from reflexarc.controllers.chunk import (
     Anchor,
     Knots,
@@ -26,11 +28,14 @@ from reflexarc.controllers.chunk import (
     compose,
     refusal,
 )
+from reflexarc.controllers.ensemble import ensembled
 from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus, Solution
 from reflexarc.controllers.interpolate import Braking, CubicPath, LinearPath
-from reflexarc.controllers.jerk import JerkLimitedPath, MotionLimits
-from reflexarc.controllers.path import NS, Blend, Path, Sample, Stop, settle
+from reflexarc.controllers.jerk import JerkLimitedPath, MotionLimits, acceleration_before
+from reflexarc.controllers.pace import FALL_PER_S, Pace
+from reflexarc.controllers.path import NS, Path, Sample, Stop
 from reflexarc.controllers.steering import Steering
+from reflexarc.controllers.tracker import ARRIVED_RAD, JointLimits, JointTracker
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import (
     F64,
@@ -39,6 +44,7 @@ from reflexarc.wire.messages import (
     ErrorReply,
     Event,
     Observation,
+    SafetyReport,
     SafetyState,
     Setpoint,
     SetpointSource,
@@ -64,6 +70,25 @@ MISSED_TICKS = 10
 """A target that the IK has missed for so long is told."""
 LONGEST_PERIOD = 5
 """Ticks; after a longer pause the motion of one tick is not stretched over it."""
+CHUNKS_KEPT = 16
+"""Earlier chunks that temporal ensembling averages over."""
+REPORT_COUNTS_NS = 50_000_000
+"""A report of safety that motion was limited slows the path for so long."""
+BEHIND, BEHIND_AT_REST = (3e-3, 1e-2), (2e-4, 5e-4)
+"""m (or rad) of the gap, and rad of the joints: an arm further than this from its path has yet to make up for what was
+missed. The second pair holds where a chunk starts on arrival, and so from rest."""
+GAP_SHARE = 0.6
+"""Of the joints' acceleration that closing a gap may use; the path itself needs some too."""
+LOOK_NS, LOOKS = 15_000_000, 8
+"""How far ahead on its path the controller looks for what the joints cannot do: 120 ms, in which it can slow down."""
+BEND_SHARE = 1.2
+"""Of the joints' acceleration that a path may ask for before it is slowed: the joints round a short excess off."""
+STANDING_RAD_S = 0.02
+"""Joints slower than this stand: the pace may then change at once."""
+SLOWEST = 0.1
+"""A corner, which asks for any acceleration, is taken no more slowly than this; the joints round it off."""
+LAG_RAD = 0.03
+"""Joints that are further behind their targets than this make the path wait for them."""
 
 
 class TickStatus(enum.Enum):
@@ -75,7 +100,15 @@ class TickStatus(enum.Enum):
     BRAKING = "braking"  # the chunk has run out
     HOLDING = "holding"
     IK_LIMITED = "ik_limited"  # the target is missed by more than `ik.REACHED_M`
-    IK_FAILED = "ik_failed"
+    IK_SINGULAR = "ik_singular"  # missed because joint motion is damped near a singularity
+    IK_FAILED = "ik_failed"  # no solution: the joints brake and hold
+
+
+MISSED = {
+    IkStatus.LIMITED: TickStatus.IK_LIMITED,
+    IkStatus.SINGULAR: TickStatus.IK_SINGULAR,
+    IkStatus.FAILED: TickStatus.IK_FAILED,
+}
 
 
 class ChunkStatus(enum.Enum):
@@ -109,12 +142,13 @@ class _Request:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    """The chunk that is being executed."""
+    """The chunk that is being executed. due_ns: host time from which on pictures ask for the next one."""
 
     obs_seq: int
     t_obs_ns: int
     knots: Knots
     source: SetpointSource
+    due_ns: int = 0
 
 
 class Controller:
@@ -128,8 +162,9 @@ class Controller:
     _path: Path | None
     _sent: deque[tuple[int, F64]]
     _joints: F64
-    _speeds: F64
+    _aim: F64
     _missed_ticks: int
+    _earlier: deque[Knots]
     _last_due_ns: int
     _arrived: bool
     _underrun_told: bool
@@ -157,7 +192,13 @@ class Controller:
         self._timeout_ns = round(config.policy_timeout_s / NS)
         self._robot_name = robot.name
         self._joint_count = len(robot.joints)
-        self._motion_limits = _motion_limits(config, robot, self._space)
+        limits = JointLimits.of(robot, config)
+        self._motion_limits = _motion_limits(config, limits, self._space)
+        self._gap_limits = _gap_limits(config, self._motion_limits, self._space)
+        self._tracker = JointTracker(limits)
+        self._tracking = config.seam == "jerk_limited"
+        self._pace = Pace()
+        self._speed_scale = config.speed_scale
         self._steering = Steering(config, robot, self._space, self._kinematics)
         self._setpoint_seq = 0
         self.reset("", "")
@@ -171,6 +212,7 @@ class Controller:
         self._session = session
         self._states: deque[State] = deque(maxlen=STATES_KEPT)
         self._frames: dict[str, CameraFrame] = {}
+        self._camera_watch = CameraWatch()
         self._seen_ns = -1
         self._obs_seq = 0
         self._request: _Request | None = None
@@ -179,6 +221,7 @@ class Controller:
         self._person = False
         self._resuming = False
         self._source = ""
+        self._allowed, self._allowed_ns = 1.0, -REPORT_COUNTS_NS
         self._events: list[Event] = []
         self._drop_plan()
 
@@ -192,11 +235,34 @@ class Controller:
         if self._path is None or state.safety not in FOLLOWING:
             self._hold_where_commanded(state)
 
+    def on_report(self, report: SafetyReport) -> None:
+        """Take what safety says it did: where it allowed only a part of the motion, the path's clock is slowed."""
+        if report.speed_scale < 1.0 and self._path is not None:
+            self._allowed = max(report.speed_scale, 0.0)
+            self._allowed_ns = self._states[-1].t_ns
+
+    def set_speed_scale(self, scale: float) -> None:
+        """The pace of the path from now on, in (0, 1] of the policy's own; ControlError if it is not."""
+        if not 0.0 < scale <= 1.0:
+            raise ControlError(f"speed_scale is {scale}, it must be above 0 and at most 1")
+        self._speed_scale = scale
+
+    @property
+    def _standing(self) -> bool:
+        return float(np.max(np.abs(self._tracker.velocity))) < STANDING_RAD_S
+
+    @property
+    def pace(self) -> float:
+        """How fast the path's clock runs now, 1: as fast as time."""
+        return self._pace.speed
+
     def on_frame(self, frame: CameraFrame) -> None:
         """Take a picture; of each camera the newest counts."""
         last = self._frames.get(frame.camera)
         if frame.camera in self._cameras and (last is None or frame.t_capture_ns > last.t_capture_ns):
-            self._frames[frame.camera] = frame
+            position = self._states[-1].joint_position if self._states else None
+            if self._camera_watch.take(frame, position, frame.t_capture_ns):
+                self._frames[frame.camera] = frame
 
     def observation(self, now_ns: int) -> Observation | None:
         """What to ask the policy now, or None: no new pictures, a request is open, or no chunk is due yet."""
@@ -287,6 +353,8 @@ class Controller:
         """One setpoint, due one period from now."""
         begun = time.perf_counter_ns()
         self._forget_lost_request(now_ns)
+        for kind, text in self._camera_watch.events(now_ns):
+            self._tell(now_ns, kind, text)
         if self._path is None:
             status, setpoint = TickStatus.WAITING, None
         elif self._states[-1].safety not in FOLLOWING:
@@ -303,36 +371,82 @@ class Controller:
         self._catch_astray(now_ns)
         due_ns = now_ns + self._config.tick_ns
         assert self._path is not None
-        self._path = settle(self._path, due_ns)
-        self._tell_underrun(now_ns, due_ns)
         period_ns = due_ns - self._last_due_ns if self._last_due_ns >= 0 else self._config.tick_ns
         period_ns = min(max(period_ns, 1), LONGEST_PERIOD * self._config.tick_ns)
-        status, joints, velocity = self._follow(due_ns, period_ns * NS)
-        self._joints, self._speeds = joints, velocity
+        path_ns = self._pace.advance(due_ns, self._pace_wanted(now_ns), standing=self._standing)
+        self._path = settle(self._path, path_ns)
+        self._tell_underrun(now_ns, path_ns)
+        status = self._follow(path_ns, now_ns, period_ns * NS)
         self._last_due_ns = due_ns
-        self._sent.append((due_ns, joints))
-        return status, self._setpoint(now_ns, joints, velocity)
+        self._sent.append((due_ns, self._joints))
+        return status, self._setpoint(now_ns, self._joints, self._tracker.velocity)
 
-    def _follow(self, due_ns: int, period_s: float) -> tuple[TickStatus, F64, F64]:
-        """Where the joints should be at `due_ns`, `period_s` after the last, and how fast they should be then."""
+    def _pace_wanted(self, now_ns: int) -> float:
+        """How fast the path may go on: as set, as safety allows, and no faster than the joints can follow."""
+        wanted = self._speed_scale
+        if now_ns - self._allowed_ns < REPORT_COUNTS_NS:
+            wanted = min(wanted, self._pace.speed * self._allowed)
+        if not self._tracking or self._arrived:
+            return wanted
+        return min(wanted, self._lag_pace, self._foreseen_pace(self._pace.path_ns(now_ns)))
+
+    def _foreseen_pace(self, path_ns: int) -> float:
+        """The pace at which the joints can follow what the path does next: a time slowed by s divides speed by 1 / s
+        and acceleration by 1 / s², and leaves every place as it is."""
         assert self._path is not None
-        status = self._path_status(due_ns)
-        if status is TickStatus.HOLDING and self._arrived:
-            return status, self._joints, np.zeros_like(self._joints)
-        sample = self._path.sample(due_ns)
+        seen = [self._path.sample(path_ns + k * LOOK_NS) for k in range(LOOKS + 1)]
         if self._space == "joint":
-            found = self._kinematics.step_to(sample.point, self._joints, period_s)
+            rates = np.array([sample.velocity for sample in seen])
+        else:
+            twists = np.array([(*sample.velocity, *sample.spin) for sample in seen])
+            rates = twists @ self._kinematics.inverse_jacobian(self._aim).T
+        limits = self._tracker.limits
+        speed = np.max(np.abs(rates[1:]) / limits.velocity, axis=1)
+        bend = np.max(
+            np.abs(np.diff(rates, axis=0)) / (LOOK_NS * NS * BEND_SHARE * limits.acceleration), axis=1
+        )
+        most = 1.0 / np.maximum(1.0, np.maximum(speed, np.sqrt(bend)))
+        return max(float(np.min(most + FALL_PER_S * LOOK_NS * NS * np.arange(LOOKS))), SLOWEST)
+
+    def _follow(self, path_ns: int, now_ns: int, period_s: float) -> TickStatus:
+        """Bring the joints one period further, to where the path is at `path_ns`."""
+        assert self._path is not None
+        status = self._path_status(path_ns)
+        if status is TickStatus.HOLDING and self._arrived:
+            return status
+        sample = self._path.sample(path_ns)
+        if self._space == "joint":
+            found = self._kinematics.step_to(sample.point, self._aim, period_s)
         else:
             pose = geometry.pose(sample.point, sample.quat)
-            found = self._kinematics.solve(pose, self._joints, period_s)
-        joints, reached = found.joint_position, found.status is IkStatus.REACHED
-        self._arrived = status is TickStatus.HOLDING and reached
-        velocity = (joints - self._joints) / period_s
-        self._tell_missed(due_ns - self._config.tick_ns, found)
+            found = self._kinematics.solve(pose, self._aim, period_s)
+        reached = found.status is IkStatus.REACHED
+        velocity = (found.joint_position - self._aim) / period_s
         if reached:
-            return status, joints, self._exact_velocity(sample, joints, velocity)
-        missed = TickStatus.IK_FAILED if found.status is IkStatus.FAILED else TickStatus.IK_LIMITED
-        return missed, joints, velocity
+            velocity = self._exact_velocity(sample, found.joint_position, velocity)
+        self._aim = found.joint_position
+        self._tell_missed(now_ns, found)
+        self._drive(velocity, period_s)
+        lag = self._tracker.lag(self._aim)
+        gap = self._path.gap(path_ns) if isinstance(self._path, Blend) else 0.0
+        most_gap, most_lag = BEHIND_AT_REST if self._on_arrival else BEHIND
+        if gap > most_gap or lag > most_lag:
+            self._behind_ns = now_ns + self._config.tick_ns
+        self._arrived = status is TickStatus.HOLDING and reached and lag < ARRIVED_RAD
+        if self._arrived:
+            self._tracker.start(self._aim, np.zeros_like(velocity))
+            self._joints = self._tracker.position
+        return status if reached else MISSED[found.status]
+
+    def _drive(self, velocity: F64, period_s: float) -> None:
+        """The joints, on their way to the aim, which moves at `velocity`."""
+        if not self._tracking:
+            self._tracker.start(self._aim, velocity)
+            self._joints = self._tracker.position
+            return
+        self._tracker.follow(self._aim, velocity, period_s)
+        self._joints = self._tracker.position
+        self._lag_pace = min(1.0, LAG_RAD / max(self._tracker.lag(self._aim), LAG_RAD))
 
     def _exact_velocity(self, sample: Sample, joints: F64, mean: F64) -> F64:
         """The joint velocity at a sample's own time; `mean`, that of the period before it, lags by half a period.
@@ -340,22 +454,24 @@ class Controller:
         A host that takes the mean for the velocity at the due time would see accelerations that are not there.
         """
         if self._space == "joint":
-            return sample.velocity
-        return self._kinematics.velocity(joints, mean, np.concatenate([sample.velocity, sample.spin]))
+            return sample.velocity * self._pace.speed
+        twist = np.concatenate([sample.velocity, sample.spin]) * self._pace.speed
+        return self._kinematics.velocity(joints, mean, twist)
 
-    def _path_status(self, due_ns: int) -> TickStatus:
+    def _path_status(self, path_ns: int) -> TickStatus:
         assert self._path is not None
-        if due_ns >= self._path.rest_ns:
+        if path_ns >= self._path.rest_ns:
             return TickStatus.HOLDING
-        ended = self._plan is None or due_ns > self._plan.knots.end_ns
+        ended = self._plan is None or path_ns > self._plan.knots.end_ns
         return TickStatus.BRAKING if ended else TickStatus.TRACKING
 
     def _setpoint(self, now_ns: int, joints: F64, velocity: F64) -> Setpoint:
         due_ns = now_ns + self._config.tick_ns
         plan = self._plan
+        path_ns = self._pace.path_ns(due_ns)
         if plan is not None:
-            self._gripper = plan.knots.gripper_at(due_ns)
-        live = plan is not None and due_ns <= plan.knots.end_ns
+            self._gripper = plan.knots.gripper_at(path_ns)
+        live = plan is not None and path_ns <= plan.knots.end_ns
         self._setpoint_seq += 1
         return Setpoint(
             t_ns=now_ns,
@@ -363,7 +479,7 @@ class Controller:
             seq=self._setpoint_seq,
             t_due_ns=due_ns,
             joint_position=joints.copy(),
-            joint_velocity=velocity,
+            joint_velocity=velocity.copy(),
             gripper=self._gripper,
             source=plan.source if plan is not None and live else "hold",
             chunk_obs_seq=-1 if plan is None else plan.obs_seq,
@@ -385,7 +501,9 @@ class Controller:
                 f"the host's command is {distance:.3f} rad from the nearest setpoint (limit {ASTRAY_RAD} rad)"
             )
             self._tell(now_ns, "reseed", f"{text}; going on from it")
-        self._path = Blend(self._commanded(state), self._path, now_ns, round(RESUME_S / NS))
+        path_ns = self._pace.path_ns(now_ns)
+        still = np.zeros_like(self._gap_limits.velocity)
+        self._path = self._blended(self._commanded(state), still, self._path, path_ns, RESUME_S)
         self._start_from(state)
 
     # Chunks
@@ -395,60 +513,79 @@ class Controller:
         actions, text = clip_to_bounds(chunk.actions, self._spec)
         if text:
             self._tell(now_ns, "chunk_clipped", f"chunk {chunk.obs_seq} of {chunk.model_id}: {text}")
-        knots = compose(actions, self._spec, self._space, request.anchor, start_ns)
-        join_ns = max(now_ns, self._last_due_ns)
-        ahead = knots.first_after(now_ns)
-        if ahead > knots.steps:
-            late = (now_ns - knots.end_ns) * 1e-6
+        begin_ns, here_ns = self._pace.path_ns(start_ns), self._pace.path_ns(now_ns)
+        knots = compose(actions, self._spec, self._space, request.anchor, begin_ns)
+        if knots.first_after(here_ns) > knots.steps:
+            late = (here_ns - knots.end_ns) * 1e-6
             self._tell(
                 now_ns, "underrun", f"chunk {chunk.obs_seq} is wholly stale: it ended {late:.1f} ms ago"
             )
             return ChunkStatus.STALE
+        earlier = list(self._earlier)
+        self._earlier.append(knots)
+        if self._config.seam == "ensemble":
+            knots = ensembled(knots, earlier, self._config.ensemble_decay)
         try:
-            self._path = self._joined(knots, ahead, join_ns)
+            self._path = self._joined(knots, self._pace.path_ns(max(now_ns, self._last_due_ns)))
         except ControlError as error:
             self._tell(now_ns, "chunk_rejected", f"chunk {chunk.obs_seq} of {chunk.model_id}: {error}")
             return ChunkStatus.REJECTED
-        self._plan = _Plan(chunk.obs_seq, chunk.t_obs_ns, knots, chunk.source)
+        due_ns = start_ns + min(self._config.execute_steps, knots.steps) * knots.step_ns
+        self._plan = _Plan(chunk.obs_seq, chunk.t_obs_ns, knots, chunk.source, due_ns)
         self._underrun_told = self._on_arrival
         self._arrived = False
         self._resuming = False
         self._hand_control_to(chunk.source, now_ns)
         return ChunkStatus.ACCEPTED
 
-    def _joined(self, knots: Knots, ahead: int, join_ns: int) -> Path:
-        """The path through `knots`, taken up at `join_ns`; `ahead` is the first knot still to come.
-
-        The window is `blend_s`, or until that knot is due if that is later: what was missed while the model thought
-        is made up for over the time there is, or longer if `catch_up_speed` asks for it. Raises ControlError if
-        Ruckig finds no motion.
-        """
-        present = self._present_path(join_ns)
+    def _joined(self, knots: Knots, join_ns: int) -> Path:
+        """The path through `knots`, taken up at `join_ns`. Raises ControlError if Ruckig finds no motion."""
         if self._config.interpolation == "ruckig":
-            return JerkLimitedPath(knots, ahead, present, join_ns, self._braking, self._motion_limits)
-        kind = LinearPath if self._config.interpolation == "linear" else CubicPath
-        new, old = kind(knots, self._braking), present.sample(join_ns)
-        window_ns = max(
-            self._blend_ns, knots.due_ns(ahead) - join_ns, self._catch_up_ns(old, new.sample(join_ns))
-        )
-        return Blend(old, new, join_ns, window_ns)
+            new: Path = JerkLimitedPath(knots, self._braking, self._motion_limits)
+        else:
+            kind = LinearPath if self._config.interpolation == "linear" else CubicPath
+            new = kind(knots, self._braking)
+        if not self._tracking:
+            return new
+        present = self._present_path(join_ns)
+        acceleration = acceleration_before(present, join_ns)
+        return self._blended(present.sample(join_ns), acceleration, new, join_ns, self._config.blend_s)
+
+    def _blended(self, old: Sample, acceleration: F64, new: Path, join_ns: int, shortest_s: float) -> Path:
+        """From `old` into `new`, as fast as joints and `catch_up_speed` allow."""
+        first, limits = new.sample(join_ns), self._gap_limits
+        if self._space == "tcp":
+            turn = geometry.difference(first.quat, old.quat)
+            way = np.concatenate([first.point - old.point, turn])
+            change = np.concatenate([first.velocity - old.velocity, first.spin - old.spin])
+            limits = self._eased(limits, (way, change))
+        try:
+            return Blend(old, acceleration, new, join_ns, shortest_s, limits)
+        except ControlError:
+            return new  # the joints catch up with it in their own way
+
+    def _eased(self, limits: MotionLimits, ways: tuple[F64, F64]) -> MotionLimits:
+        """`limits` of the TCP, lowered so that motion along any of `ways` keeps the joints within their share."""
+        share = 1.0
+        still, joints = np.zeros_like(self._aim), self._tracker.limits
+        for way in ways:
+            largest = float(np.max(np.abs(way) / limits.acceleration))
+            if largest > 0.0:
+                change = np.abs(self._kinematics.velocity(self._aim, still, way / largest))
+                share = min(share, GAP_SHARE / max(float(np.max(change / joints.acceleration)), GAP_SHARE))
+        return dataclasses.replace(limits, acceleration=share * limits.acceleration)
 
     def _present_path(self, join_ns: int) -> Path:
         """What a new path takes over from: the present one, or where the joints are if they could not follow it."""
         assert self._path is not None
         if not self._missed_ticks:
             return self._path
-        return self._braking.stop(self._sample_of(self._joints, self._speeds), join_ns)
-
-    def _catch_up_ns(self, old: Sample, new: Sample) -> int:
-        """How long a take-over must last: the smooth step is at most 1.5 times as fast as its mean."""
-        turn = geometry.difference(new.quat, old.quat)
-        gap = float(np.linalg.norm(new.point - old.point)) + LEVER_M * float(np.linalg.norm(turn))
-        return round(1.5 * gap / self._config.catch_up_speed / NS)
+        return self._braking.stop(self._sample_of(self._joints, self._tracker.velocity), join_ns)
 
     def _anchor(self, state: State, t_obs_ns: int) -> Anchor:
         """What was commanded in `state`, and how the path moved then."""
-        moving = self._present_path(t_obs_ns).sample(t_obs_ns)
+        path_ns = self._pace.path_ns(t_obs_ns)
+        moving = self._present_path(path_ns).sample(path_ns)
         if self._space == "joint":
             point, quat = state.joint_position_commanded, moving.quat
         else:
@@ -460,7 +597,11 @@ class Controller:
         self._plan = None
         self._path = None
         self._sent = deque(maxlen=SENT_KEPT)
-        self._joints = self._speeds = np.empty(0)
+        self._earlier = deque(maxlen=CHUNKS_KEPT)
+        self._joints = self._aim = np.empty(0)
+        self._lag_pace = 1.0
+        self._pace.reset()
+        self._behind_ns = -1
         self._missed_ticks = 0
         self._gripper = 1.0
         self._last_due_ns = -1
@@ -496,8 +637,8 @@ class Controller:
         self._arrived = True
 
     def _start_from(self, state: State) -> None:
-        self._joints = state.joint_position_commanded.copy()
-        self._speeds = state.joint_velocity_commanded.copy()
+        self._tracker.start(state.joint_position_commanded, state.joint_velocity_commanded)
+        self._joints = self._aim = self._tracker.position
         self._missed_ticks = 0
         self._sent.clear()
         self._arrived = False
@@ -518,11 +659,11 @@ class Controller:
 
     def _steer(self, command: TeleopCommand, now_ns: int) -> None:
         """Go on as the person asks; without a dead-man, brake and stand. Either way the setpoints are the person's."""
-        join_ns = max(now_ns, self._last_due_ns)
+        join_ns = self._pace.path_ns(max(now_ns, self._last_due_ns))
         present = self._present_path(join_ns).sample(join_ns)
         if command.engaged:
             commanded = self._commanded(self._states[-1], at_rest=True)
-            knots = self._steering.knots(command, present, commanded, self._joints, self._gripper, join_ns)
+            knots = self._steering.knots(command, present, commanded, self._aim, self._gripper, join_ns)
             self._path = self._steering.path(knots)
             self._arrived = False
         else:
@@ -542,9 +683,10 @@ class Controller:
         """
         self._steering.release()
         self._person, self._plan = False, None
-        self._brake(max(now_ns, self._last_due_ns))
+        join_ns = self._pace.path_ns(max(now_ns, self._last_due_ns))
+        self._brake(join_ns)
         assert self._path is not None
-        self._seen_ns = max(self._seen_ns, now_ns, self._path.rest_ns)
+        self._seen_ns = max(self._seen_ns, now_ns, now_ns + self._path.rest_ns - join_ns)
         self._resuming = True
         self._hand_control_to("hold", now_ns)
 
@@ -577,15 +719,17 @@ class Controller:
         """Whether a picture of `t_obs_ns` was taken after enough of the present chunk, to the nearest step.
 
         It is the picture's time that counts: one from before is not worth asking about when a newer one is on its
-        way. A chunk that started on arrival is played out first.
+        way. Nor is one of an arm that was still behind: what it has yet to make up for would be lost, since a chunk
+        starts from where the arm was. A chunk that started on arrival is played out first.
         """
         if self._plan is None:
             return True
-        knots = self._plan.knots
+        if t_obs_ns <= self._behind_ns:
+            return False
         if self._on_arrival:
-            return self._path is not None and t_obs_ns >= self._path.rest_ns
-        due_ns = knots.due_ns(min(self._config.execute_steps, knots.steps))
-        return t_obs_ns >= due_ns - (knots.step_ns // 2 if self._cameras else 0)
+            assert self._path is not None
+            return self._pace.path_ns(t_obs_ns) >= self._path.rest_ns
+        return t_obs_ns >= self._plan.due_ns - (self._plan.knots.step_ns // 2 if self._cameras else 0)
 
     def _state_at(self, t_ns: int) -> State | None:
         """The latest state at or before `t_ns`, if it is still kept."""
@@ -605,13 +749,13 @@ class Controller:
             self._policy_lost = False
             self._tell(now_ns, "peer_returned", "the policy server answers again", peer=POLICY)
 
-    def _tell_underrun(self, now_ns: int, due_ns: int) -> None:
+    def _tell_underrun(self, now_ns: int, path_ns: int) -> None:
         plan = self._plan
-        if plan is None or self._underrun_told or due_ns <= plan.knots.end_ns:
+        if plan is None or self._underrun_told or path_ns <= plan.knots.end_ns:
             return
         self._underrun_told = True
         if plan.source == "teleop":
-            self._brake(due_ns)
+            self._brake(path_ns)
             text = f"no input from the teleoperator for {TELEOP_SILENT_NS * 1e-6:.0f} ms; braking to a hold"
             self._tell(now_ns, "teleop_silent", text)
             return
@@ -635,13 +779,22 @@ class Controller:
         self._events.append(event)
 
 
-def _motion_limits(config: ControllerConfig, robot: RobotConfig, space: Space) -> MotionLimits:
+def _motion_limits(config: ControllerConfig, joints: JointLimits, space: Space) -> MotionLimits:
     """Limits of a jerk-limited path: the config's for the TCP (a radian counts `LEVER_M`), else the joints' own."""
     rates = np.array([config.ruckig_velocity, config.ruckig_acceleration, config.ruckig_jerk])
     if space == "tcp":
         linear = np.tile(rates[:, None], 3)
     else:
-        linear = np.array([(j.velocity, j.acceleration, j.jerk) for j in robot.joints]).T
+        linear = np.array([joints.velocity, joints.acceleration, joints.jerk])
     angular = np.tile(rates[:, None] / LEVER_M, 3)
     velocity, acceleration, jerk = np.hstack([linear, angular])
     return MotionLimits(velocity, acceleration, jerk)
+
+
+def _gap_limits(config: ControllerConfig, limits: MotionLimits, space: Space) -> MotionLimits:
+    """Limits of what is added to a path while a gap is closed: those of a path, but `catch_up_speed`."""
+    if space == "joint":
+        return limits
+    velocity = np.full(6, config.catch_up_speed)
+    velocity[3:] /= LEVER_M
+    return dataclasses.replace(limits, velocity=velocity)

@@ -34,6 +34,10 @@ LIMIT_MARGIN_RAD = 0.03
 """Solutions stay this far inside the joint limits, a little further than what safety asks (its default is 0.02)."""
 POSTURE_PER_M = 5.0
 """Share of the posture error that is undone per metre of travel: the elbow moves only while the hand does."""
+FAR_DAMPING = 5.0
+"""Levenberg-Marquardt damping per squared error: a target out of reach is drawn near to, not chattered at."""
+SINGULAR = 0.05
+"""Near a singularity: the smallest singular value of the TCP's Jacobian, m and rad; 0.15 at home."""
 LEVER_M = 0.25
 """Metres of travel that one radian of turning counts for."""
 
@@ -42,7 +46,8 @@ class IkStatus(enum.Enum):
     """What became of one solve."""
 
     REACHED = "reached"
-    LIMITED = "limited"
+    LIMITED = "limited"  # short of the target: a joint's limit or velocity
+    SINGULAR = "singular"  # short of the target: joint motion is damped near a singularity
     FAILED = "failed"
 
 
@@ -67,7 +72,9 @@ class ArmKinematics:
         self._base = self._base_pose(robot)
         self._base_inverse = geometry.inverse(self._base)
         self._base_turn = geometry.to_matrix(self._base_inverse[3:])
-        self._frame = mink.FrameTask(robot.tcp_site, "site", position_cost=1.0, orientation_cost=1.0)
+        self._frame = mink.FrameTask(
+            robot.tcp_site, "site", position_cost=1.0, orientation_cost=1.0, lm_damping=FAR_DAMPING
+        )
         self._posture = mink.PostureTask(self._model, cost=config.ik_posture_cost)
         self._posture.set_target(np.array(robot.home))
         self._velocity = np.array([joint.velocity for joint in robot.joints])
@@ -113,6 +120,13 @@ class ArmKinematics:
             return Solution(IkStatus.FAILED, seed, error_m, error_rad)
         return self._result(target, seed, period_s)
 
+    def inverse_jacobian(self, joint_position: F64) -> F64:
+        """(n, 6): joint velocities per m/s and rad/s of the TCP in the base frame, the least ones, damped."""
+        jacobian = self._jacobian(joint_position)
+        square = jacobian @ jacobian.T
+        square.flat[:: len(square) + 1] += self._damping
+        return np.array(np.linalg.solve(square, jacobian).T, dtype=np.float64)
+
     def velocity(self, joint_position: F64, guess: F64, twist: F64) -> F64:
         """The joint velocity (n,) nearest to `guess` that moves the TCP by `twist` (6,) m/s and rad/s, base frame.
 
@@ -154,7 +168,11 @@ class ArmKinematics:
             self._configuration.update(found)
         error_m, error_rad = self._error(target)
         reached = error_m < REACHED_M and error_rad < REACHED_RAD
-        return Solution(IkStatus.REACHED if reached else IkStatus.LIMITED, found, error_m, error_rad)
+        if reached:
+            return Solution(IkStatus.REACHED, found, error_m, error_rad)
+        smallest = float(np.linalg.svd(self._jacobian(found), compute_uv=False)[-1])
+        status = IkStatus.SINGULAR if smallest < SINGULAR else IkStatus.LIMITED
+        return Solution(status, found, error_m, error_rad)
 
     def _error(self, target: F64) -> tuple[float, float]:
         pose = self._tcp_pose()

@@ -108,6 +108,16 @@ def knot_rates(knots: Knots, rest: bool) -> F64:
     return _monotone(_spline_rates(slopes, start, end), slopes)
 
 
+def knot_accelerations(knots: Knots, rates: F64) -> F64:
+    """Acceleration (H + 1, m + 3) of the cubics with these rates: the mean of a knot's two sides, zero at the ends."""
+    h = knots.step_ns * NS
+    slopes = np.hstack([np.diff(knots.points, axis=0), knots.turns]) / h
+    first = (6.0 * slopes - 4.0 * rates[:-1] - 2.0 * rates[1:]) / h
+    last = (2.0 * rates[:-1] + 4.0 * rates[1:] - 6.0 * slopes) / h
+    end = np.zeros((1, slopes.shape[1]))
+    return np.vstack([end, 0.5 * (last[:-1] + first[1:]), end])
+
+
 def _spline_rates(slopes: F64, first: F64, last: F64) -> F64:
     """Rates (H + 1, D) at equally spaced knots that make acceleration continuous, with those at the ends given.
 

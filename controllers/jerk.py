@@ -1,8 +1,8 @@
 """Between waypoints with bounded velocity, acceleration and jerk (Ruckig).
 
-Each segment is Ruckig's motion from one knot's place and velocity to the next one's, stretched to be there when the
-knot is due; where the limits do not allow that, it is there as soon as they do, and the next segments make up for it.
-The first starts from the present place, velocity and acceleration, so a new path needs no blending.
+Each segment is Ruckig's motion from one knot's place, velocity and acceleration to the next one's, stretched to be
+there when the knot is due; where the limits do not allow that, it is there as soon as they do, and the next segments
+make up for it. Velocity and acceleration at the knots are those of the spline through them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import ruckig
 
 from reflexarc.configs.errors import ControlError
 from reflexarc.controllers.chunk import Knots
-from reflexarc.controllers.interpolate import Braking, knot_rates
+from reflexarc.controllers.interpolate import Braking, knot_accelerations, knot_rates
 from reflexarc.controllers.path import NS, Path, Sample
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
+
+SPAN_NS = 1_000_000
+"""Over which the acceleration of a path is measured."""
+TINY = 1e-10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -31,28 +35,71 @@ class MotionLimits:
     jerk: F64
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """Place, velocity and acceleration (D,) of a motion at one time."""
+
+    place: F64
+    velocity: F64
+    acceleration: F64
+
+
+def jerk_limited(start: Motion, end: Motion, limits: MotionLimits, shortest_s: float) -> ruckig.Trajectory:
+    """The motion from `start` to `end`, no shorter than `shortest_s`, in a straight line where that is possible.
+
+    A start that is faster than the limits brakes into them first. Raises ControlError with Ruckig's reason.
+    """
+    size = len(start.place)
+    task, trajectory = ruckig.InputParameter(size), ruckig.Trajectory(size)
+    task.current_position, task.target_position = _tidy(start.place), _tidy(end.place)
+    task.current_velocity, task.target_velocity = _tidy(start.velocity), _tidy(end.velocity)
+    task.current_acceleration, task.target_acceleration = _tidy(start.acceleration), _tidy(end.acceleration)
+    task.max_velocity, task.max_acceleration, task.max_jerk = (
+        limits.velocity,
+        limits.acceleration,
+        limits.jerk,
+    )
+    task.synchronization = ruckig.Synchronization.Phase
+    task.minimum_duration = shortest_s
+    try:
+        result = ruckig.Ruckig(size).calculate(task, trajectory)
+    except (
+        ruckig.RuckigError,
+        ValueError,
+    ) as error:  # ValueError: a result that its bindings have no name for
+        raise ControlError(f"no jerk-limited motion: {error}") from error
+    if result < 0:
+        raise ControlError(f"no jerk-limited motion: {ruckig.Result(result).name}")
+    return trajectory
+
+
+def _tidy(values: F64) -> F64:
+    """`values` without rounding: Ruckig finds no profile for some numbers that are almost zero."""
+    return np.where(np.abs(values) < TINY, 0.0, values)
+
+
 class JerkLimitedPath:
-    """Ruckig through the knots from number `ahead` on, from where `old` is at `start_ns`.
+    """Ruckig through all knots, from the first one's velocity on.
 
     Rotations are rotation vectors from each segment's start, whose rates are limited in place of the angular velocity;
     the two differ by the second order of the turn of one step. Raises ControlError with Ruckig's reason.
     """
 
-    def __init__(
-        self, knots: Knots, ahead: int, old: Path, start_ns: int, braking: Braking, limits: MotionLimits
-    ) -> None:
+    def __init__(self, knots: Knots, braking: Braking, limits: MotionLimits) -> None:
         self._size = knots.points.shape[1]
-        self._solver = ruckig.Ruckig(self._size + 3)
         self._starts_ns: list[int] = []
         self._segments: list[tuple[F64, F64, ruckig.Trajectory]] = []
         rates = knot_rates(knots, braking.rest)
-        state = old.sample(start_ns)
-        acceleration = np.clip(_acceleration(old, start_ns), -limits.acceleration, limits.acceleration)
-        now_ns = start_ns
-        for knot in range(ahead, knots.steps + 1):
-            state, now_ns = self._add(state, acceleration, now_ns, knots, knot, rates[knot], limits)
-            acceleration = np.zeros_like(acceleration)
-        self._end = braking.stop(state, now_ns)
+        bound = limits.acceleration
+        accelerations = np.clip(knot_accelerations(knots, rates), -bound, bound)
+        rates = np.clip(rates, -limits.velocity, limits.velocity)
+        now_ns = knots.start_ns
+        for knot in range(knots.steps):
+            now_ns = self._add(knots, knot, now_ns, rates, accelerations, limits)
+        end = Sample(
+            knots.points[-1], knots.quats[-1], rates[-1, : self._size].copy(), rates[-1, self._size :].copy()
+        )
+        self._end = braking.stop(end, now_ns)
         self._end_ns = now_ns
         self.rest_ns = self._end.rest_ns
 
@@ -73,47 +120,37 @@ class JerkLimitedPath:
         )
 
     def _add(
-        self,
-        state: Sample,
-        acceleration: F64,
-        now_ns: int,
-        knots: Knots,
-        knot: int,
-        rate: F64,
-        limits: MotionLimits,
-    ) -> tuple[Sample, int]:
-        """Append the segment from `state` to a knot; returns the state at the knot and when that is."""
-        turn = geometry.difference(knots.quats[knot], state.quat)
-        spin = geometry.left_jacobian_inverse(turn, rate[self._size :])
-        arrival = np.clip(np.concatenate([rate[: self._size], spin]), -limits.velocity, limits.velocity)
-        task = ruckig.InputParameter(self._size + 3)
-        task.current_position = [0.0] * (self._size + 3)
-        task.current_velocity = [*state.velocity, *state.spin]
-        task.current_acceleration = list(acceleration)
-        task.target_position = [*(knots.points[knot] - state.point), *turn]
-        task.target_velocity = list(arrival)
-        task.max_velocity = list(limits.velocity)
-        task.max_acceleration = list(limits.acceleration)
-        task.max_jerk = list(limits.jerk)
-        task.synchronization = ruckig.Synchronization.Phase
-        task.minimum_duration = max(knots.due_ns(knot) - now_ns, 0) * NS
-        trajectory = ruckig.Trajectory(self._size + 3)
+        self, knots: Knots, knot: int, now_ns: int, rates: F64, accelerations: F64, limits: MotionLimits
+    ) -> int:
+        """Append the segment from a knot to the next; returns when it ends."""
+        turn = knots.turns[knot]
+        arrival = rates[knot + 1].copy()
+        arrival[self._size :] = geometry.left_jacobian_inverse(turn, arrival[self._size :])
+        arrival = np.clip(arrival, -limits.velocity, limits.velocity)
+        way = np.concatenate([knots.points[knot + 1] - knots.points[knot], turn])
+        start = Motion(np.zeros_like(way), rates[knot], accelerations[knot])
+        end = Motion(way, arrival, accelerations[knot + 1])
+        shortest_s = max(knots.due_ns(knot + 1) - now_ns, 0) * NS
         try:
-            result = self._solver.calculate(task, trajectory)
-        except ruckig.RuckigError as error:
-            raise ControlError(f"no jerk-limited motion to waypoint {knot}: {error}") from error
-        if result < 0:
-            raise ControlError(f"no jerk-limited motion to waypoint {knot}: {ruckig.Result(result).name}")
+            trajectory = jerk_limited(start, end, limits, shortest_s)
+        except ControlError as error:
+            raise ControlError(f"waypoint {knot + 1}: {error}") from error
         self._starts_ns.append(now_ns)
-        self._segments.append((state.point, state.quat, trajectory))
-        spin = geometry.left_jacobian(turn, arrival[self._size :])
-        end = Sample(knots.points[knot], knots.quats[knot], arrival[: self._size], spin)
-        return end, now_ns + math.ceil(trajectory.duration / NS)
+        self._segments.append((knots.points[knot], knots.quats[knot], trajectory))
+        return now_ns + math.ceil(float(trajectory.duration) / NS)
 
 
-def _acceleration(path: Path, t_ns: int, span_ns: int = 1_000_000) -> F64:
-    """How velocity and spin (m + 3,) of `path` change at `t_ns`, from the millisecond before it."""
-    before, now = path.sample(t_ns - span_ns), path.sample(t_ns)
-    change = np.concatenate([now.velocity - before.velocity, now.spin - before.spin])
-    result: F64 = change / (span_ns * NS)
+def acceleration_before(path: Path, t_ns: int) -> F64:
+    """How velocity and spin (m + 3,) of `path` changed per second in the millisecond before `t_ns`."""
+    return _change(path.sample(t_ns - SPAN_NS), path.sample(t_ns))
+
+
+def acceleration_after(path: Path, t_ns: int) -> F64:
+    """The same in the millisecond after it."""
+    return _change(path.sample(t_ns), path.sample(t_ns + SPAN_NS))
+
+
+def _change(before: Sample, after: Sample) -> F64:
+    change = np.concatenate([after.velocity - before.velocity, after.spin - before.spin])
+    result: F64 = change / (SPAN_NS * NS)
     return result

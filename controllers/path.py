@@ -1,4 +1,4 @@
-"""Paths over time: a stop, and the take-over from an old path into a new one.
+"""Paths over time, and the simplest of them: a stop.
 
 A path tells where the target is at any time, for ever: after its last waypoint it brakes to a hold by itself, so
 nothing has to happen in time for the arm to come to rest.
@@ -70,61 +70,6 @@ class Stop:
             speed * self._start.velocity,
             rate * self._start.spin,
         )
-
-
-class Blend:
-    """Takes a motion over from `old` into `new`: what they differ by at the join fades to nothing over a window.
-
-    Place and velocity are those of `old` at the join and those of `new` from the window's end on. Of two that only
-    differ in place, the share of the new one is the smooth step 3s² - 2s³; two that agree at the join give exactly
-    `new`.
-    """
-
-    def __init__(self, old: Sample, new: Path, start_ns: int, window_ns: int) -> None:
-        self._new = new
-        self._start_ns = start_ns
-        self._window_ns = window_ns
-        first = new.sample(start_ns)
-        self._gap = old.point - first.point
-        self._gap_rate = old.velocity - first.velocity
-        self._turn = geometry.difference(old.quat, first.quat)
-        excess = old.spin - geometry.rotate(geometry.exp(self._turn), first.spin)
-        self._turn_rate = geometry.left_jacobian_inverse(self._turn, excess)
-        self._turning = bool(np.any(self._turn) or np.any(self._turn_rate))
-        self.rest_ns = max(new.rest_ns, start_ns + window_ns)
-
-    def settled(self, t_ns: int) -> Path:
-        """The new path alone once the window has passed, else this blend."""
-        return self._new if t_ns >= self._start_ns + self._window_ns else self
-
-    def sample(self, t_ns: int) -> Sample:
-        """The target at `t_ns`; before the join as at the join."""
-        new = self._new.sample(max(t_ns, self._start_ns))
-        if t_ns >= self._start_ns + self._window_ns:
-            return new
-        h = self._window_ns * NS
-        u = max(t_ns - self._start_ns, 0) / self._window_ns
-        gap, gap_rate = _fade(u, h, self._gap, self._gap_rate)
-        quat, spin = new.quat, new.spin
-        if self._turning:
-            turn, turn_rate = _fade(u, h, self._turn, self._turn_rate)
-            over = geometry.exp(turn)
-            quat = geometry.multiply(over, quat)
-            spin = geometry.left_jacobian(turn, turn_rate) + geometry.rotate(over, spin)
-        return Sample(new.point + gap, quat, new.velocity + gap_rate, spin)
-
-
-def _fade(u: float, h: float, gap: F64, rate: F64) -> tuple[F64, F64]:
-    """The cubic from (`gap`, `rate`) to (0, 0) over `h` seconds at share `u`: value and rate."""
-    v = 1.0 - u
-    value = v * v * ((1.0 + 2.0 * u) * gap + h * u * rate)
-    slope = v * ((-6.0 * u / h) * gap + (1.0 - 3.0 * u) * rate)
-    return value, slope
-
-
-def settle(path: Path, t_ns: int) -> Path:
-    """`path` without blends that are over at `t_ns`."""
-    return path.settled(t_ns) if isinstance(path, Blend) else path
 
 
 def _braked(passed_s: float, stop_s: float) -> tuple[float, float]:

@@ -45,6 +45,8 @@ from reflexarc.wire.sockets import Heartbeats, Publisher, Push, Requester, Socke
 
 PEER = "controller"
 """This process's name in heartbeats and events."""
+SPEED_EVENT = "speed_scale"
+"""Kind of the runner's event that sets the pace of the path."""
 STATS_NS = 1_000_000_000
 """How often the loop tells its statistics and the faults of its sockets, and young garbage is collected."""
 HOST_SILENT_NS = 500_000_000
@@ -181,6 +183,8 @@ class ControllerProcess:
             if isinstance(message, State):
                 controller.on_state(message)
                 self._state_ns = now_ns
+            elif isinstance(message, SafetyReport):
+                controller.on_report(message)
         self._watch_host(now_ns)
         for frame in self._frames.drain():
             controller.on_frame(frame)
@@ -205,6 +209,16 @@ class ControllerProcess:
                 gc.collect()
             elif isinstance(message, EpisodeStop):
                 self._asking = False
+            elif isinstance(message, Event) and message.kind == SPEED_EVENT:
+                self._set_speed(controller, message)
+
+    def _set_speed(self, controller: Controller, message: Event) -> None:
+        """A person's setting of the pace, `data["scale"]`, from the runner."""
+        scale = message.data.get("scale")
+        try:
+            controller.set_speed_scale(float(scale) if isinstance(scale, int | float) else 0.0)
+        except ControlError as error:
+            self._tell(message.t_ns, "speed_refused", str(error))
 
     def _hear_policy(self, controller: Controller, now_ns: int) -> None:
         for answer in self._policy.poll():

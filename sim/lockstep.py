@@ -80,11 +80,12 @@ class LockstepSession:
         self._driver = MujocoRobot(world, robot)
         self._host = RobotHost(self._driver, robot, safety, "virtual")
         self._teleoperator = teleoperator
+        self._cameras: tuple[str, ...] = CAMERAS if policy is None else tuple(policy.info.cameras)
         if policy is None:
-            self._spec, self._cameras, asked = steering_spec(robot, joints=False), CAMERAS, ()
+            self._spec = steering_spec(robot, joints=False)
         else:
             self._spec = ActionSpec.model_validate_json(policy.info.action_spec)
-            self._cameras = asked = tuple(policy.info.cameras)
+        asked = () if policy is None else self._cameras
         self._controller = Controller(controller, robot, self._spec, asked, "virtual")
         self._latency = latency or Latency([0.0])
         self._link = link or CodecLink()
@@ -157,7 +158,7 @@ class LockstepSession:
         if result.report is not None:
             self._interventions += bool(result.report.interventions)
             self._rules.update(item.rule for item in result.report.interventions)
-            self._publish("/safety", result.report)
+            self._controller.on_report(self._send("/safety", result.report))
         if self._tick % self._camera_every == 0:
             self._take_pictures(now)
             self._ask_policy(now)

@@ -214,7 +214,7 @@ def answer(observation: Observation, actions: F64, spec: ActionSpec) -> ActionCh
 
 
 def picture(camera: str, t_ns: int) -> CameraFrame:
-    """A black picture."""
+    """A picture of one pixel, another one each time."""
     return CameraFrame(
         t_ns=t_ns,
         clock="virtual",
@@ -224,7 +224,7 @@ def picture(camera: str, t_ns: int) -> CameraFrame:
         height=1,
         width=1,
         encoding="raw",
-        data=b"\0\0\0",
+        data=(t_ns // STEP_NS % (1 << 24)).to_bytes(3, "little"),
     )
 
 

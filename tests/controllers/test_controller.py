@@ -59,59 +59,62 @@ def speeds(log: Drive) -> F64:
 # The line: whatever the latency and the horizon, the same path, none of it twice.
 
 
-@pytest.mark.parametrize("interpolation", ["cubic", "linear"])
+MODES = [
+    ("cubic", "jerk_limited"),
+    ("linear", "jerk_limited"),
+    ("ruckig", "jerk_limited"),
+    ("cubic", "ensemble"),
+    ("cubic", "switch"),
+]
+
+
+@pytest.mark.parametrize(("interpolation", "seam"), MODES)
 @pytest.mark.parametrize("latency", [0.0, 0.4, 1.0, 3.0])
 @pytest.mark.parametrize("horizon", [4, 16])
-def test_the_same_line_is_travelled_on_time_whatever_the_latency(
-    horizon: int, latency: float, interpolation: str
+def test_the_same_line_is_travelled_whatever_the_latency(
+    horizon: int, latency: float, interpolation: str, seam: str
 ) -> None:
-    rig = line_rig(horizon, latency, interpolation)
-    log = rig.run(2.0 + 1e-9 * HOST_NS)
+    log = line_rig(horizon, latency, interpolation, seam=seam).run(2.4 + 1e-9 * HOST_NS)
     along, beside = travelled(log)
-    assert beside.max() < 1e-4
-    assert np.diff(along).min() > -1e-6
-    # Each step's waypoint is met when it is due: 20 steps in 2 s, however late the chunks were. Only the steps
-    # that passed before a first or next chunk was there are made up for later, by the next waypoint.
-    assert along[-1] == pytest.approx(20 * STEP_M, abs=5e-5)
-    passed = {0.0: 0, 0.4: 0, 1.0: 1, 3.0: 3}[latency]
-    for step in range(passed + 1, 5):
-        assert along[step * STEP_NS // HOST_NS] == pytest.approx(step * STEP_M, abs=1e-4)
+    assert beside.max() < 4e-3
+    assert np.diff(along).min() > -2e-4
+    # None of it twice: the arm is never further than the steps that are due.
+    due = STEP_M * np.array(log.times) / STEP_NS
+    brakes = 0.5 * (STEP_M / STEP_S) ** 2 / ControllerConfig().hold_deceleration
+    assert np.max(along - due) < brakes + 1e-3
+    # None of it lost: with each chunk the arm is a whole number of steps further than with the one before.
+    begun = np.array([along[seen.t_obs_ns // HOST_NS] for seen in log.observations])
+    if (horizon, latency) == (16, 3.0) or latency < 1.0 or seam != "jerk_limited":
+        assert along[-1] == pytest.approx(24 * STEP_M, abs=2.5e-3)
+    else:  # one that ran out has braked in between
+        assert np.diff(begun).min() > 4 * STEP_M - 1e-3
 
 
-@pytest.mark.parametrize("interpolation", ["cubic", "linear", "ruckig"])
+@pytest.mark.parametrize(("interpolation", "seam"), MODES)
 @pytest.mark.parametrize("latency", [0.0, 0.4, 1.0, 3.0])
-def test_single_actions_start_on_arrival_and_last_one_step(latency: float, interpolation: str) -> None:
-    log = line_rig(1, latency, interpolation).run(2.0)
+def test_single_actions_start_on_arrival_and_are_travelled_whole(
+    latency: float, interpolation: str, seam: str
+) -> None:
+    log = line_rig(1, latency, interpolation, seam=seam).run(3.0)
     along, beside = travelled(log)
-    assert beside.max() < 2e-4
-    assert np.diff(along).min() > -1e-6
-    # One action each time: asked, answered after the latency, travelled in one step, asked at the next picture.
-    cycle = STEP_NS * (1 + int(np.ceil(latency)))
-    arrivals = range(round(latency * STEP_NS), 2_000_000_000 - STEP_NS, cycle)
-    for k, arrival in enumerate(arrivals):
-        assert along[arrival // HOST_NS] == pytest.approx(k * STEP_M, abs=2e-4)
-        assert along[(arrival + STEP_NS) // HOST_NS] == pytest.approx((k + 1) * STEP_M, abs=2e-4)
+    assert beside.max() < 8e-3
+    assert np.diff(along).min() > -5e-4
+    # One action each time: asked, answered after the latency, travelled, asked at the next picture at rest.
+    begun = [along[seen.t_obs_ns // HOST_NS] for seen in log.observations]
+    assert len(begun) >= 3.0 / (STEP_S * (3 + int(np.ceil(latency)))) - 1
+    np.testing.assert_allclose(begun, STEP_M * np.arange(len(begun)), atol=2e-3)
     assert "underrun" not in log.kinds()
-
-
-@pytest.mark.parametrize("latency", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("horizon", [4, 16])
-def test_jerk_limited_motion_travels_the_line_too(horizon: int, latency: float) -> None:
-    log = line_rig(horizon, latency, "ruckig").run(2.0 + 1e-9 * HOST_NS)
-    along, beside = travelled(log)
-    assert beside.max() < 1e-3
-    assert np.diff(along).min() > -1e-5
-    assert along[-1] == pytest.approx(20 * STEP_M, abs=1e-4)
 
 
 @pytest.mark.parametrize("execute", [0, 1, 2, 3])
 def test_chunks_that_overlap_are_not_done_twice(execute: int) -> None:
     log = line_rig(8, 0.4, execute_steps=execute).run(2.0 + 1e-9 * HOST_NS)
     along, beside = travelled(log)
-    assert beside.max() < 1e-4
-    assert np.diff(along).min() > -1e-6
-    assert along[-1] == pytest.approx(20 * STEP_M, abs=2e-4)
-    assert len(log.observations) == len(range(0, 21, max(execute, 1)))
+    assert beside.max() < 1e-3
+    assert np.diff(along).min() > -1e-5
+    assert along[-1] == pytest.approx(20 * STEP_M, abs=2e-3)
+    # A picture or two of an arm that is still behind are passed over at the start.
+    assert 0 <= len(range(0, 21, max(execute, 1))) - len(log.observations) <= 2
 
 
 @pytest.mark.parametrize("delay_ms", [20, 60])
@@ -121,10 +124,10 @@ def test_pictures_may_take_their_time_too(delay_ms: int) -> None:
     log = rig.run(2.0 + 1e-9 * HOST_NS)
     along, beside = travelled(log)
     assert [observation.t_obs_ns // STEP_NS for observation in log.observations] == [0, 4, 8, 12, 16]
-    assert beside.max() < 1e-4
-    assert np.diff(along).min() > -1e-6
-    for step in range(2, 21):
-        assert along[step * STEP_NS // HOST_NS] == pytest.approx(step * STEP_M, abs=1e-4)
+    assert beside.max() < 1e-3
+    assert np.diff(along).min() > -1e-5
+    for step in range(6, 21):  # the first ones are made up for
+        assert along[step * STEP_NS // HOST_NS] == pytest.approx(step * STEP_M, abs=2e-3)
 
 
 def test_turning_is_composed_like_moving() -> None:
@@ -132,7 +135,7 @@ def test_turning_is_composed_like_moving() -> None:
     rig = Rig(lambda _: moves(4, (0, 0, 0, 0, 0, 0.05)), spec, round(0.4 * STEP_NS))
     log = rig.run(1.0 + 1e-9 * HOST_NS)
     turned = geometry.difference(log.poses[-1][3:], log.poses[0][3:])
-    np.testing.assert_allclose(turned, [0, 0, 0.5], atol=1e-3)
+    np.testing.assert_allclose(turned, [0, 0, 0.5], atol=4e-3)
     assert np.abs(log.path - log.path[0]).max() < 1e-3
 
 
@@ -151,9 +154,9 @@ def test_what_was_missed_is_made_up_for_no_faster_than_allowed() -> None:
     config = ControllerConfig(catch_up_speed=0.2)
     log = Rig(lambda _: moves(16, LINE), tcp_delta_spec(16, STEP_S), 3 * STEP_NS, config).run(1.0)
     along, _ = travelled(log)
-    # 3 cm late at 0.3 s: 225 ms of the path's 0.1 m/s (and a third of it, from standing) plus at most 0.2 m/s.
-    assert np.diff(along).max() / (HOST_NS * 1e-9) < 0.1 + 0.1 / 3 + 0.2 + 0.005
-    assert along[6 * STEP_NS // HOST_NS] == pytest.approx(6 * STEP_M, abs=1e-4)
+    # 3 cm late at 0.3 s: the path's 0.1 m/s, and at most 0.2 m/s more.
+    assert np.diff(along).max() / (HOST_NS * 1e-9) < 0.1 + 0.2 + 0.005
+    assert along[8 * STEP_NS // HOST_NS] == pytest.approx(8 * STEP_M, abs=2e-3)
     assert along[4 * STEP_NS // HOST_NS] < 4 * STEP_M - 0.005
 
 
@@ -400,9 +403,9 @@ def test_a_state_of_another_arm_is_told_once_and_not_followed(joints: F64, text:
 def test_a_target_out_of_reach_is_told_once_and_harms_nothing() -> None:
     rig = Rig(lambda _: moves(8, (0.08, 0.0, 0.0)), tcp_delta_spec(8, STEP_S))
     log = rig.run(4.0)
-    assert TickStatus.IK_LIMITED in log.statuses
-    assert 1 <= log.kinds().count("ik_limited") <= 3
-    event = next(event for event in log.events if event.kind == "ik_limited")
+    assert TickStatus.IK_SINGULAR in log.statuses
+    assert 1 <= log.kinds().count("ik_singular") <= 3
+    event = next(event for event in log.events if event.kind == "ik_singular")
     assert "the target is missed by" in event.text
     assert np.all(np.isfinite(log.setpoints[-1].joint_position))
     # It comes back as soon as it is asked to.

@@ -1,0 +1,99 @@
+"""From an old motion into a new path without a step in place, velocity or acceleration (Ruckig).
+
+What the two differ by at the join is itself brought to rest at zero by a jerk-limited motion, as fast as its limits
+allow, while the new path goes on: nothing of the new path is lost, and the take-over ends after a known time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from reflexarc.controllers.jerk import Motion, MotionLimits, acceleration_after, jerk_limited
+from reflexarc.controllers.path import NS, Path, Sample
+from reflexarc.wire import geometry
+from reflexarc.wire.messages import F64
+
+EASE_S = 0.025
+"""A difference of acceleration is gone after this."""
+
+
+class Blend:
+    """Takes a motion over from `old` into `new`: the gap between them fades to nothing.
+
+    acceleration: (m + 3,) of the old motion at the join. shortest_s: the take-over lasts at least so long. limits:
+    of the gap, whose motion adds to the new path's. Raises ControlError if Ruckig finds no motion.
+    """
+
+    def __init__(
+        self,
+        old: Sample,
+        acceleration: F64,
+        new: Path,
+        start_ns: int,
+        shortest_s: float,
+        limits: MotionLimits,
+    ) -> None:
+        self._new = new
+        self._start_ns = start_ns
+        first = new.sample(start_ns)
+        self._size = len(old.point)
+        turn = geometry.difference(old.quat, first.quat)
+        excess = old.spin - geometry.rotate(geometry.exp(turn), first.spin)
+        gap = np.concatenate([old.point - first.point, turn])
+        rate = np.concatenate([old.velocity - first.velocity, geometry.left_jacobian_inverse(turn, excess)])
+        change = acceleration - acceleration_after(new, start_ns)
+        # What is left of an acceleration must go faster than the new path's own, or the sum of both turns back.
+        faster = max(1.0, float(np.max(np.abs(change) / (limits.jerk * EASE_S))))
+        limits = dataclasses.replace(limits, jerk=faster * limits.jerk)
+        self._axes = _axes(np.array([gap, rate, change]), self._size, limits)
+        start = Motion(self._axes @ gap, self._axes @ rate, self._axes @ change)
+        nothing = np.zeros_like(gap)
+        self._fade = jerk_limited(start, Motion(nothing, nothing, nothing), limits, shortest_s)
+        self._end_ns = start_ns + math.ceil(self._fade.duration / NS)
+        self._turning = bool(np.any(gap[self._size :]) or np.any(rate[self._size :]))
+        self.rest_ns = max(new.rest_ns, self._end_ns)
+
+    def settled(self, t_ns: int) -> Path:
+        """The new path alone once the gap is closed, else this blend."""
+        return self._new if t_ns >= self._end_ns else self
+
+    def gap(self, t_ns: int) -> float:
+        """What is left of the gap at `t_ns`: the largest of its m + 3 numbers, rad and m alike."""
+        place, _, _ = self._fade.at_time(max(t_ns - self._start_ns, 0) * NS)
+        return float(max(abs(value) for value in place))
+
+    def sample(self, t_ns: int) -> Sample:
+        """The target at `t_ns`; before the join as at the join."""
+        new = self._new.sample(max(t_ns, self._start_ns))
+        if t_ns >= self._end_ns:
+            return new
+        place, rate, _ = self._fade.at_time(max(t_ns - self._start_ns, 0) * NS)
+        gap, gap_rate = self._axes.T @ np.array(place), self._axes.T @ np.array(rate)
+        quat, spin = new.quat, new.spin
+        if self._turning:
+            turn = gap[self._size :]
+            over = geometry.exp(turn)
+            quat = geometry.multiply(over, quat)
+            spin = geometry.left_jacobian(turn, gap_rate[self._size :]) + geometry.rotate(over, spin)
+        return Sample(new.point + gap[: self._size], quat, new.velocity + gap_rate[: self._size], spin)
+
+
+def _axes(rows: F64, size: int, limits: MotionLimits) -> F64:
+    """Orthonormal axes (D, D), in rows, of the gap's motion: where that is a straight line, the first runs along it.
+
+    Ruckig treats each axis for itself, and would bend the line by what rounding left of the other two. Where limits
+    differ, as those of joints do, each number stays an axis of its own.
+    """
+    axes = np.eye(rows.shape[1])
+    for part in (slice(0, size), slice(size, None)):
+        if np.ptp(limits.acceleration[part]) == 0.0:
+            axes[part, part] = np.linalg.svd(rows[:, part])[2]
+    return axes
+
+
+def settle(path: Path, t_ns: int) -> Path:
+    """`path` without a blend that is over at `t_ns`."""
+    return path.settled(t_ns) if isinstance(path, Blend) else path
