@@ -66,11 +66,49 @@ class GripperConfig(Config):
     source: str = Field(min_length=8)
 
 
+ServoMode = Literal["position", "velocity", "joint_impedance", "cartesian_impedance"]
+
+
+class ImpedanceConfig(Config):
+    """Springs of the torque modes. joint_stiffness N·m/rad, joint_damping N·m·s/rad: (n,), also of the null space.
+
+    stiffness: of the TCP, N/m and N·m/rad; damping: N·s/m and N·m·s/rad. posture_share: of the joint springs that
+    hold the commanded posture in the null space of the TCP.
+    """
+
+    joint_stiffness: tuple[float, ...]
+    joint_damping: tuple[float, ...]
+    stiffness: tuple[float, float] = (1500.0, 100.0)
+    damping: tuple[float, float] = (80.0, 8.0)
+    posture_share: float = Field(default=0.1, ge=0, le=1)
+    source: str = Field(min_length=8)
+
+
 class ServoConfig(Config):
-    """The arm's own position servo: torque = stiffness·(q_cmd - q) + damping·(v_cmd - v). N·m/rad, N·m·s/rad."""
+    """How a filtered command becomes motion.
+
+    mode: what the arm is sent. `position`: to the arm's own position servo, torque = stiffness·(q_cmd - q) +
+    damping·(v_cmd - v), N·m/rad and N·m·s/rad. `velocity`: to its velocity servo, v_cmd + velocity_gain·(q_cmd - q),
+    1/s. The impedance modes send torque, which needs `impedance`: a spring and a damper from the command to the
+    joints, or to the TCP, on top of the arm's own weight and Coriolis forces by its model.
+    """
 
     stiffness: tuple[float, ...]
     damping: tuple[float, ...]
+    mode: ServoMode = "position"
+    velocity_gain: float = Field(default=20.0, gt=0)
+    impedance: ImpedanceConfig | None = None
+
+    @property
+    def torque(self) -> bool:
+        """Whether the arm is sent torque."""
+        return self.mode in ("joint_impedance", "cartesian_impedance")
+
+    @model_validator(mode="after")
+    def _has_impedance(self) -> ServoConfig:
+        if self.torque and self.impedance is None:
+            raise ValueError(f"mode {self.mode!r} needs servo.impedance: the springs of the torque modes")
+        return self
 
 
 class RobotConfig(Config):
@@ -111,6 +149,11 @@ class RobotConfig(Config):
             ("home", self.home),
             ("servo.stiffness", self.servo.stiffness),
             ("servo.damping", self.servo.damping),
+            *(
+                (f"servo.impedance.{name}", getattr(self.servo.impedance, name))
+                for name in ("joint_stiffness", "joint_damping")
+                if self.servo.impedance is not None
+            ),
         ):
             if len(values) != n:
                 raise ValueError(f"{label} has {len(values)} values for {n} joints")

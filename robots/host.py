@@ -10,9 +10,10 @@ import dataclasses
 
 import numpy as np
 
-from reflexarc.configs.errors import RobotError
+from reflexarc.configs.errors import RobotError, SafetyError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
+from reflexarc.robots.servo import open_servo, with_input
 from reflexarc.safety.filter import SafetyFilter
 from reflexarc.safety.intake import chunk_age_ns
 from reflexarc.safety.memory import Memory
@@ -54,6 +55,7 @@ class RobotHost:
         self._robot = robot
         self._clock = clock
         self._filter = SafetyFilter(config, safety, clock)
+        self._servo = open_servo(config)
         self._stop_category = config.stop_category
         self._memory: Memory | None = None
 
@@ -70,6 +72,7 @@ class RobotHost:
         self._measured = self._robot.read()
         self._memory = self._filter.start(self._measured, now_ns)
         self._pose = self._memory.view.pose
+        self._servo.begin(self._memory.position)
         self._halted = False
         self._faults: dict[str, str] = {}
         self._seq = 0
@@ -133,17 +136,23 @@ class RobotHost:
             if at_once or self._filter.released(self._memory):
                 if not self._halted:
                     self._robot.halt()
+                    self._servo.begin(self._measured.joint_position)
                     self._halted = True
                     self._note(now_ns, "halt", f"arm holds by its own brakes ({self._memory.state})")
             else:
-                self._robot.write(command)
+                self._robot.write(self._served(command))
                 self._halted = False
-        except RobotError as error:
+        except (RobotError, SafetyError) as error:
             self._report_fault(now_ns, "written", str(error))
             self._memory = self._filter.trip(self._memory, f"driver cannot be written: {error}")
 
         else:
             self._faults.pop("written", None)
+
+    def _served(self, command: JointCommand) -> JointCommand:
+        """The command with what the arm's servo is sent for it. SafetyError if that is not finite."""
+        measured = self._measured
+        return with_input(self._servo, command, measured.joint_position, measured.joint_velocity)
 
     def _report_fault(self, now_ns: int, what: str, text: str) -> None:
         """Note what the driver says, once for as long as it says the same."""

@@ -1,20 +1,133 @@
-"""The servo law of an arm that is commanded by position: what is written to its position servo.
+"""Servo laws: what an arm is sent so that it does what safety let through, as position, velocity or torque.
 
-The servo's torque is `kp (control - q) - kv qdot`. With `control = q_cmd + (kv / kp) v_cmd` that is
-`kp (q_cmd - q) + kv (v_cmd - qdot)`: damping acts on the error alone, and steady motion is followed without lag.
+They run in the host, after the filter: whichever the mode, what is followed is the filtered motion, and torque passes
+limits of its own. Nothing of this comes over a network.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import msgspec
 import numpy as np
 
-from reflexarc.configs.robot import RobotConfig
+from reflexarc.configs.robot import ImpedanceConfig, RobotConfig
+from reflexarc.configs.watch import Payload
+from reflexarc.robots.tcp import Tcp
+from reflexarc.safety.dynamics import Dynamics
+from reflexarc.safety.torque import TorqueLimits, limit_torque
+from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64, JointCommand
 
+NULL_DAMPING = 1e-4
+"""Added to J·Jᵀ when the null space is taken: no torque grows without bound near a singularity."""
 
-def position_servo_control(command: JointCommand, config: RobotConfig) -> F64:
-    """The (n,) position servo inputs, rad, for a filtered command."""
-    stiffness = np.asarray(config.servo.stiffness, dtype=np.float64)
-    damping = np.asarray(config.servo.damping, dtype=np.float64)
-    control: F64 = command.joint_position + damping / stiffness * command.joint_velocity
-    return control
+
+class Servo(Protocol):
+    """One servo law."""
+
+    def begin(self, position: F64) -> None:
+        """Start at rest at (n,) rad: nothing is remembered of before."""
+
+    def input(self, command: JointCommand, position: F64, velocity: F64) -> F64:
+        """(n,) what the arm is sent, at measured position rad and velocity rad/s. SafetyError if it is not finite."""
+
+
+def open_servo(config: RobotConfig) -> Servo:
+    """The servo law that the robot's config names."""
+    if config.servo.mode == "position":
+        return PositionServo(config)
+    if config.servo.mode == "velocity":
+        return VelocityServo(config)
+    return ImpedanceServo(config)
+
+
+def with_input(servo: Servo, command: JointCommand, position: F64, velocity: F64) -> JointCommand:
+    """`command` with what the arm is sent for it."""
+    return msgspec.structs.replace(command, servo_input=servo.input(command, position, velocity))
+
+
+class PositionServo:
+    """The arm's own position servo, whose torque is `kp (input - q) - kv qdot`.
+
+    With `input = q_cmd + (kv / kp) v_cmd` that is `kp (q_cmd - q) + kv (v_cmd - qdot)`: damping acts on the error
+    alone, and steady motion is followed without lag.
+    """
+
+    def __init__(self, config: RobotConfig) -> None:
+        self._lead = np.array(config.servo.damping) / np.array(config.servo.stiffness)
+
+    def begin(self, position: F64) -> None:
+        """Nothing to remember."""
+
+    def input(self, command: JointCommand, position: F64, velocity: F64) -> F64:
+        """(n,) rad."""
+        control: F64 = command.joint_position + self._lead * command.joint_velocity
+        return control
+
+
+class VelocityServo:
+    """The arm's own velocity servo: the commanded velocity, and so much more as takes the error of place away."""
+
+    def __init__(self, config: RobotConfig) -> None:
+        self._gain = config.servo.velocity_gain
+        self._most = np.array([joint.velocity for joint in config.joints])
+
+    def begin(self, position: F64) -> None:
+        """Nothing to remember."""
+
+    def input(self, command: JointCommand, position: F64, velocity: F64) -> F64:
+        """(n,) rad/s, within the joints' published limits."""
+        wanted = command.joint_velocity + self._gain * (command.joint_position - position)
+        return np.clip(wanted, -self._most, self._most)
+
+
+class ImpedanceServo:
+    """Torque: springs and dampers from the filtered command, and the arm's own weight and Coriolis forces.
+
+    In joint space, or at the TCP with the posture held in its null space: Hogan, "Impedance Control" (1985); Khatib, "A
+    Unified Approach for Motion and Force Control of Robot Manipulators" (1987). Within the published torque and torque
+    rate.
+    """
+
+    def __init__(self, config: RobotConfig) -> None:
+        assert config.servo.impedance is not None
+        self._springs: ImpedanceConfig = config.servo.impedance
+        self._stiffness = np.array(self._springs.joint_stiffness)
+        self._damping = np.array(self._springs.joint_damping)
+        self._dynamics = Dynamics(config, Payload())
+        self._limits = TorqueLimits.of(config)
+        self._tcp = Tcp(config) if config.servo.mode == "cartesian_impedance" else None
+        self._last: F64 | None = None
+
+    def begin(self, position: F64) -> None:
+        """The torque at rest is that of the arm's weight."""
+        self._last = self._dynamics.weight_torque(position)
+
+    def input(self, command: JointCommand, position: F64, velocity: F64) -> F64:
+        """(n,) N·m."""
+        if self._last is None:
+            self.begin(position)
+        assert self._last is not None
+        spring = self._stiffness * (command.joint_position - position)
+        spring += self._damping * (command.joint_velocity - velocity)
+        if self._tcp is not None:
+            spring = self._at_tcp(self._tcp, command, position, velocity, spring)
+        still = np.zeros_like(position)
+        asked = spring + self._dynamics.effort(position, velocity, still)
+        self._last = limit_torque(self._last, asked, self._limits)
+        return self._last.copy()
+
+    def _at_tcp(self, tcp: Tcp, command: JointCommand, position: F64, velocity: F64, posture: F64) -> F64:
+        """(n,) N·m of the TCP's springs, and of the posture's where they do not move the TCP."""
+        wanted, _ = tcp.at(command.joint_position)
+        pose, jacobian = tcp.at(position)
+        twist = jacobian @ (command.joint_velocity - velocity)
+        linear, angular = self._springs.stiffness
+        linear_damping, angular_damping = self._springs.damping
+        force = linear * (wanted[:3] - pose[:3]) + linear_damping * twist[:3]
+        torque = angular * geometry.difference(wanted[3:], pose[3:]) + angular_damping * twist[3:]
+        square = jacobian @ jacobian.T + NULL_DAMPING * np.eye(6)
+        null = posture - jacobian.T @ np.linalg.solve(square, jacobian @ posture)
+        result: F64 = jacobian.T @ np.concatenate([force, torque]) + self._springs.posture_share * null
+        return result

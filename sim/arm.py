@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.errors import SimulationError, unknown
 from reflexarc.configs.load import resolve_asset
-from reflexarc.configs.robot import JointLimits, RobotConfig
+from reflexarc.configs.robot import JointLimits, RobotConfig, ServoMode
 from reflexarc.wire.messages import F64
 
 WRIST_SITE = "wrist_ft"
@@ -43,11 +43,12 @@ def load_arm_spec(robot: RobotConfig) -> mujoco.MjSpec:
     base = _named(robot, "body", robot.base_body, spec.bodies)
     _named(robot, "site", robot.tcp_site, spec.sites)
     for body in [base, *base.find_all("body")]:
-        body.gravcomp = 1.0
+        # An arm that is sent torque bears its weight by that torque.
+        body.gravcomp = 0.0 if robot.servo.torque else 1.0
     for joint, stiffness, damping in zip(
         robot.joints, robot.servo.stiffness, robot.servo.damping, strict=True
     ):
-        _set_servo(_actuator_spec(spec, robot, joint.name), joint, stiffness, damping)
+        _set_servo(_actuator_spec(spec, robot, joint.name), joint, robot.servo.mode, stiffness, damping)
     last = _named(robot, "joint", robot.joint_names[-1], spec.joints)
     _add_wrist_sensor(spec, last.parent)
     _keep_assets_found(spec, path.parent)
@@ -144,14 +145,23 @@ def _actuator_spec(spec: mujoco.MjSpec, robot: RobotConfig, joint: str) -> mujoc
     )
 
 
-def _set_servo(actuator: mujoco.MjsActuator, joint: JointLimits, stiffness: float, damping: float) -> None:
-    """Make it `stiffness·(control - q) - damping·q̇`, limited by the joint's published torque."""
+def _set_servo(
+    actuator: mujoco.MjsActuator, joint: JointLimits, mode: ServoMode, stiffness: float, damping: float
+) -> None:
+    """Make it a servo of that mode, limited by the joint's published torque.
+
+    position: `stiffness·(control - q) - damping·q̇`; velocity: `damping·(control - q̇)`; else the control is torque.
+    """
     actuator.gaintype = mujoco.mjtGain.mjGAIN_FIXED
     actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
     actuator.dyntype = mujoco.mjtDyn.mjDYN_NONE
     actuator.gear = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
-    actuator.gainprm = [stiffness, *[0.0] * 9]
-    actuator.biasprm = [0.0, -stiffness, -damping, *[0.0] * 7]
+    gain, place, rate = {
+        "position": (stiffness, stiffness, damping),
+        "velocity": (damping, 0.0, damping),
+    }.get(mode, (1.0, 0.0, 0.0))
+    actuator.gainprm = [gain, *[0.0] * 9]
+    actuator.biasprm = [0.0, -place, -rate, *[0.0] * 7]
     # Not limited: the velocity feed-forward reaches past the joint's range.
     actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
     actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE

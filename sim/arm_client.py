@@ -79,6 +79,7 @@ class ArmClient:
             joint_position=command.joint_position,
             joint_velocity=command.joint_velocity,
             gripper=command.gripper,
+            servo_input=command.servo_input,
         )
         if not self._push.send(message):
             raise RobotError(f"the simulated arm at {self._push.address} takes no commands")

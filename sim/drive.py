@@ -7,7 +7,7 @@ import numpy as np
 
 from reflexarc.configs.errors import RobotError
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.robots.servo import position_servo_control
+from reflexarc.robots.servo import open_servo
 from reflexarc.sim.arm import ArmIndex
 from reflexarc.sim.brake import Brake
 from reflexarc.wire.messages import F64, JointCommand
@@ -22,12 +22,23 @@ def check_command(command: JointCommand, robot: RobotConfig) -> None:
             raise RobotError(f"{name} has shape {value.shape}; {robot.name} has {n} joints")
         if not np.isfinite(value).all():
             raise RobotError(f"{name} {value.tolist()} is not finite")
+    given = command.servo_input
+    if robot.servo.mode != "position" and (
+        given is None or given.shape != (n,) or not np.isfinite(given).all()
+    ):
+        raise RobotError(
+            f"servo_input is {None if given is None else given.tolist()}; {robot.name} in mode "
+            f"{robot.servo.mode!r} needs {n} finite values"
+        )
     if not 0.0 <= command.gripper <= 1.0:
         raise RobotError(f"gripper {command.gripper} is outside [0, 1]")
 
 
 class ArmDrive:
-    """Holds the last command, or brakes; `next_control` gives what to write to `mjData.ctrl` for the next step."""
+    """Holds the last command, or brakes; `next_control` gives what to write to `mjData.ctrl` for the next step.
+
+    An arm that is sent velocity or torque holds and brakes by the same servo law, closed by its own electronics.
+    """
 
     def __init__(
         self, model: mujoco.MjModel, data: mujoco.MjData, robot: RobotConfig, index: ArmIndex
@@ -36,17 +47,21 @@ class ArmDrive:
         self._robot = robot
         self._index = index
         self._step_s = float(model.opt.timestep)
+        self._servo = open_servo(robot)
+        self._own = robot.servo.mode != "position"
         self.reset()
 
     def reset(self) -> None:
         """Hold where the model's servos hold now; no brake."""
         self._control: F64 = np.array(self._data.ctrl)
-        self.position: F64 = self._control[self._index.actuator]
+        self.position: F64 = np.array(self._data.qpos[self._index.qpos])
         """(n,) rad, commanded now."""
         self.velocity: F64 = np.zeros_like(self.position)
         """(n,) rad/s, commanded now."""
         self._brake: Brake | None = None
         self._braking_s = 0.0
+        self._servo.begin(self.position)
+        self._holding = self._own
 
     @property
     def braked(self) -> bool:
@@ -56,10 +71,13 @@ class ArmDrive:
     def command(self, command: JointCommand) -> None:
         """Follow a command, which releases the brake. Raises RobotError for one that cannot be followed."""
         check_command(command, self._robot)
-        self._brake = None
+        self._brake, self._holding = None, False
         self.position = np.array(command.joint_position)
         self.velocity = np.array(command.joint_velocity)
-        self._control[self._index.actuator] = position_servo_control(command, self._robot)
+        if self._own:
+            self._control[self._index.actuator] = command.servo_input
+        else:
+            self._control[self._index.actuator] = self._servo.input(command, self.position, self.velocity)
         self._index.set_gripper(self._control, command.gripper)
 
     def halt(self) -> None:
@@ -67,12 +85,19 @@ class ArmDrive:
         if self._brake is None:
             self._brake = Brake.plan(self._robot, self.position, self.velocity)
             self._braking_s = 0.0
+            if self._own:
+                self._holding = True
+                self._servo.begin(np.array(self._data.qpos[self._index.qpos]))
 
     def next_control(self) -> F64:
         """The control (nu,) of the next physics step; valid until the next call."""
-        if self._brake is not None and self._braking_s <= self._brake.duration_s + self._step_s:
+        braking = self._brake is not None and self._braking_s <= self._brake.duration_s + self._step_s
+        if braking:
+            assert self._brake is not None
             self._braking_s += self._step_s
             self.position, self.velocity = self._brake.at(self._braking_s)
+        if braking or self._holding:
             held = JointCommand(joint_position=self.position, joint_velocity=self.velocity, gripper=0.0)
-            self._control[self._index.actuator] = position_servo_control(held, self._robot)
+            position, velocity = self._data.qpos[self._index.qpos], self._data.qvel[self._index.dof]
+            self._control[self._index.actuator] = self._servo.input(held, position, velocity)
         return self._control

@@ -1,6 +1,6 @@
 """The simulated arm as a `Robot`, under the virtual clock: `advance` moves time, nothing else does.
 
-Writes what the servo law says to the model's position servos and hands out every control for the log.
+Writes what the servo law says to the model's servos and hands out every control for the log.
 """
 
 from __future__ import annotations

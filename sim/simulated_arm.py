@@ -114,6 +114,7 @@ class SimulatedArm:
             joint_position=command.joint_position,
             joint_velocity=command.joint_velocity,
             gripper=command.gripper,
+            servo_input=command.servo_input,
         )
         reason = self._reason_to_refuse(wanted)
         if not reason:

@@ -137,6 +137,7 @@ def scene_text(task: str, robot: RobotConfig) -> str:
     spec.modelname = f"{robot.name}-{task}"
     set_arm_bits(spec)
     add_table(spec)
+    spec.option.timestep = min(spec.option.timestep, robot.tick_ns * 1e-9)
     get_task(task)().build(spec)
     spec.compile()
     return str(spec.to_xml())

@@ -329,13 +329,17 @@ class SimAnswer(Message, frozen=True, kw_only=True, tag="sim_answer", eq=False):
 
 
 class ArmCommand(Message, frozen=True, kw_only=True, tag="arm_command", eq=False):
-    """From the robot host's driver to the arm process: the filtered command, and nothing else moves it."""
+    """From the robot host's driver to the arm process: the filtered command, and nothing else moves it.
+
+    servo_input: as in `JointCommand`.
+    """
 
     seq: int
     joint_position: F64
     joint_velocity: F64
     gripper: float
     halt: bool = False
+    servo_input: F64 | None = None
 
 
 class ArmStop(Message, frozen=True, kw_only=True, tag="arm_stop", eq=False):
@@ -371,8 +375,12 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class JointCommand(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What safety lets through to a driver: position (n,) rad, velocity (n,) rad/s, gripper opening 0..1."""
+    """What safety lets through to a driver: position (n,) rad, velocity (n,) rad/s, gripper opening 0..1.
+
+    servo_input: (n,) what the host's servo law made of it, for an arm that is sent velocity, rad/s, or torque, N·m.
+    """
 
     joint_position: F64
     joint_velocity: F64
     gripper: float
+    servo_input: F64 | None = None

@@ -10,7 +10,7 @@ from contracts.arm_stand import BLOCK_MASS, ArmStand, command
 from contracts.robot_suite import RobotBench, RobotContract
 from reflexarc.configs.load import load_robot
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.robots.servo import position_servo_control
+from reflexarc.robots.servo import PositionServo
 from reflexarc.sim.brake import ACCELERATION_SHARE, Brake
 from reflexarc.sim.driver import MujocoRobot
 from reflexarc.wire.messages import F64, SimSteps
@@ -96,7 +96,7 @@ def test_servo_law_is_torque_on_both_errors(robot: RobotConfig) -> None:
     rng = np.random.default_rng(3)
     wanted, velocity, position, speed = rng.normal(size=(4, 7))
     stiffness, damping = np.array(robot.servo.stiffness), np.array(robot.servo.damping)
-    control = position_servo_control(command(wanted, velocity), robot)
+    control = PositionServo(robot).input(command(wanted, velocity), wanted, velocity)
     torque = stiffness * (control - position) - damping * speed
     assert np.allclose(torque, stiffness * (wanted - position) + damping * (velocity - speed))
 
