@@ -273,7 +273,7 @@ class SafetyFilter:
             stop=np.zeros((0, inside.size)),
             view=self.kinematics.view(inside),
             yielding=place if pushed else None,
-            trust=Trust(late=memory.trust.late),  # the command has moved without any motion
+            trust=memory.trust.moved(inside - memory.position),  # the command has, and nothing else
         )
         outside = ""
         if memory.state in states.ENABLED and memory.mode != "recovery":

@@ -27,6 +27,10 @@ class Trust:
     commanded: F64 | None = None
     late: int = 0
 
+    def moved(self, by: F64) -> Trust:
+        """The same, after the command was said to be (n,) rad further without any motion that was asked for."""
+        return self if self.commanded is None else dataclasses.replace(self, commanded=self.commanded + by)
+
 
 NEW = Trust()
 

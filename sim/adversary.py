@@ -398,7 +398,9 @@ class _Villain:
         )
         self._manner = str(rng.choice(manners))
         self._goal = self._target() + rng.normal(0, 0.03, 3)
-        corners: F64 = np.where(rng.random(self._lower.size) > 0.5, self._lower, self._upper)
+        corners = np.array(self._lower)
+        far = rng.random(self._lower.size) > 0.5
+        corners[far] = self._upper[far]
         anywhere: F64 = rng.uniform(self._lower, self._upper)
         self._joints = anywhere if self._manner == "joints" else corners
 
