@@ -21,7 +21,7 @@ from reflexarc.datasets.writer import EpisodeWriter
             "unknown policy 'nobody'; known: reflexarc-tiny; or name a checkpoint folder",
         ),
         ("demo --policy nobody", "unknown policy 'nobody'"),
-        ("eval --robot pnda --policy expert", "unknown robots preset 'pnda'; known: panda"),
+        ("eval --robot pnda --policy expert", "unknown robots preset 'pnda'; known: fr3, panda, ur5e"),
         ("eval --safety none --policy expert", "unknown safety preset 'none'; known: panda, panda-wide"),
         ("eval --policy expert --set safety.tcp_sped=1", "unknown key 'tcp_sped'"),
         (
