@@ -22,7 +22,10 @@ from reflexarc.datasets.writer import EpisodeWriter
         ),
         ("demo --policy nobody", "unknown policy 'nobody'"),
         ("eval --robot pnda --policy expert", "unknown robots preset 'pnda'; known: fr3, panda, ur5e"),
-        ("eval --safety none --policy expert", "unknown safety preset 'none'; known: panda, panda-wide"),
+        (
+            "eval --safety none --policy expert",
+            "unknown safety preset 'none'; known: fr3, panda, panda-wide, ur5e",
+        ),
         ("eval --policy expert --set safety.tcp_sped=1", "unknown key 'tcp_sped'"),
         (
             "eval --policy expert --set safty.tcp_speed=1",
