@@ -79,7 +79,7 @@ BEHIND, BEHIND_AT_REST = (3e-3, 1e-2), (2e-4, 5e-4)
 missed. The second pair holds where a chunk starts on arrival, and so from rest."""
 GAP_SHARE = 0.6
 """Of the joints' acceleration that closing a gap may use; the path itself needs some too."""
-LOOK_NS, LOOKS = 15_000_000, 8
+LOOK_NS, LOOKS = 20_000_000, 6
 """How far ahead on its path the controller looks for what the joints cannot do: 120 ms, in which it can slow down."""
 BEND_SHARE = 1.2
 """Of the joints' acceleration that a path may ask for before it is slowed: the joints round a short excess off."""
@@ -165,6 +165,8 @@ class Controller:
     _aim: F64
     _missed_ticks: int
     _earlier: deque[Knots]
+    _looked_at: Path | None
+    _looks: dict[int, F64]
     _last_due_ns: int
     _arrived: bool
     _underrun_told: bool
@@ -374,7 +376,10 @@ class Controller:
         period_ns = due_ns - self._last_due_ns if self._last_due_ns >= 0 else self._config.tick_ns
         period_ns = min(max(period_ns, 1), LONGEST_PERIOD * self._config.tick_ns)
         path_ns = self._pace.advance(due_ns, self._pace_wanted(now_ns), standing=self._standing)
-        self._path = settle(self._path, path_ns)
+        settled = settle(self._path, path_ns)
+        if self._looked_at is self._path:  # from here on they are the same
+            self._looked_at = settled
+        self._path = settled
         self._tell_underrun(now_ns, path_ns)
         status = self._follow(path_ns, now_ns, period_ns * NS)
         self._last_due_ns = due_ns
@@ -394,12 +399,9 @@ class Controller:
         """The pace at which the joints can follow what the path does next: a time slowed by s divides speed by 1 / s
         and acceleration by 1 / s², and leaves every place as it is."""
         assert self._path is not None
-        seen = [self._path.sample(path_ns + k * LOOK_NS) for k in range(LOOKS + 1)]
-        if self._space == "joint":
-            rates = np.array([sample.velocity for sample in seen])
-        else:
-            twists = np.array([(*sample.velocity, *sample.spin) for sample in seen])
-            rates = twists @ self._kinematics.inverse_jacobian(self._aim).T
+        first = path_ns // LOOK_NS
+        seen = np.array([self._rate_at(k) for k in range(first, first + LOOKS + 1)])
+        rates = seen if self._space == "joint" else seen @ self._kinematics.inverse_jacobian(self._aim).T
         limits = self._tracker.limits
         speed = np.max(np.abs(rates[1:]) / limits.velocity, axis=1)
         bend = np.max(
@@ -407,6 +409,19 @@ class Controller:
         )
         most = 1.0 / np.maximum(1.0, np.maximum(speed, np.sqrt(bend)))
         return max(float(np.min(most + FALL_PER_S * LOOK_NS * NS * np.arange(LOOKS))), SLOWEST)
+
+    def _rate_at(self, look: int) -> F64:
+        """The path's velocity (m,), and spin if it is the TCP's, at path time `look · LOOK_NS`; each is asked once."""
+        if self._looked_at is not self._path:
+            self._looked_at, self._looks = self._path, {}
+        rate = self._looks.get(look)
+        if rate is None:
+            assert self._path is not None
+            sample = self._path.sample(look * LOOK_NS)
+            joint = self._space == "joint"
+            rate = sample.velocity if joint else np.concatenate([sample.velocity, sample.spin])
+            self._looks[look] = rate
+        return rate
 
     def _follow(self, path_ns: int, now_ns: int, period_s: float) -> TickStatus:
         """Bring the joints one period further, to where the path is at `path_ns`."""
@@ -602,6 +617,7 @@ class Controller:
         self._lag_pace = 1.0
         self._pace.reset()
         self._behind_ns = -1
+        self._looked_at, self._looks = None, {}
         self._missed_ticks = 0
         self._gripper = 1.0
         self._last_due_ns = -1

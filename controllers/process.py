@@ -7,6 +7,7 @@ recorder that is away costs nothing at all.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 import time
@@ -95,6 +96,7 @@ class ControllerProcess:
         """Raises WireError naming the endpoint that is occupied."""
         self._has_policy = has_policy
         self._period_ns = config.tick_ns
+        self._cpus = config.cpus
         self._policy_address = endpoints.policy
         self._sockets: list[Socket] = []
         self._out = self._keep(Publisher(endpoints.controller, name="controller"))
@@ -140,6 +142,8 @@ class ControllerProcess:
         """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
         self._drop_backlog(controller)
         _rest_garbage_collector()
+        if self._cpus:
+            os.sched_setaffinity(0, self._cpus)
         prefer_this_process(CONTROLLER_PRIORITY)
         origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)
@@ -150,6 +154,9 @@ class ControllerProcess:
                 # The time on the grid of ticks, not of waking up: the computer's jitter must not become the arm's.
                 self._step(controller, begun - (begun - origin) % self._period_ns)
                 self._work.add(monotonic_ns() - begun)
+                if rate.overruns > self._overruns:
+                    text = f"{rate.overruns - self._overruns} ticks were missed altogether"
+                    self._tell(begun, "overrun", text, overruns=rate.overruns)
                 self._overruns = rate.overruns
                 if begun - told_ns > STATS_NS:
                     told_ns = begun

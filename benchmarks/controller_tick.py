@@ -1,0 +1,151 @@
+"""How long one tick of the controller takes: align and compose, interpolate, foresee, solve the IK, track.
+
+    .venv/bin/python benchmarks/controller_tick.py --json runs/controller_tick.json
+
+Ticks of whole expert episodes under the virtual clock. Beside them, on the same targets and in the same run, what the
+IK alone takes: `mink` with daqp, one step, as its own examples call it. Aim: 99 % of the ticks within 500 µs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import mink
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from reflexarc.configs.load import load_controller, load_robot, load_safety
+from reflexarc.controllers.controller import Controller, Tick
+from reflexarc.controllers.ik import ArmKinematics, arm_model
+from reflexarc.policies import open_policy
+from reflexarc.sim.lockstep import LockstepSession
+from reflexarc.sim.tasks import get_task
+from reflexarc.sim.world import World
+from reflexarc.wire.messages import F64, ActionChunk
+
+AIM_US = 500.0
+TASKS = ("reach", "lift", "stack")
+
+
+class Timed:
+    """A controller whose ticks are timed from outside; a chunk that arrives counts to the next tick."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.work_us: list[float] = []
+        self.joints: list[F64] = []
+        self._chunk_ns = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.controller, name)
+
+    def on_chunk(self, chunk: ActionChunk, now_ns: int) -> Any:
+        """Compose and join."""
+        begun = time.perf_counter_ns()
+        status = self.controller.on_chunk(chunk, now_ns)
+        self._chunk_ns += time.perf_counter_ns() - begun
+        return status
+
+    def tick(self, now_ns: int) -> Tick:
+        """One tick."""
+        begun = time.perf_counter_ns()
+        tick = self.controller.tick(now_ns)
+        self.work_us.append((time.perf_counter_ns() - begun + self._chunk_ns) * 1e-3)
+        self._chunk_ns = 0
+        if tick.setpoint is not None:
+            self.joints.append(tick.setpoint.joint_position)
+        return tick
+
+
+def episodes(count: int) -> Timed:
+    """Drive the expert through `count` episodes of each task."""
+    robot, timed = load_robot("panda"), None
+    for task in TASKS:
+        world = World(task, robot)
+        session = LockstepSession(
+            world, robot, load_safety("panda"), load_controller("default"), open_policy("expert", world)
+        )
+        timed = timed or Timed(session._controller)
+        timed.controller = session._controller
+        session._controller = timed  # type: ignore[assignment]
+        for seed in track(range(count), description=f"episodes of {task}"):
+            session.run(seed, time_limit_s=get_task(task).time_limit_s)
+            gc.collect()  # the loops rest the collector; so does this, between episodes
+        session.close()
+    assert timed is not None
+    return timed
+
+
+def mink_alone(joints: list[F64]) -> list[float]:
+    """µs of one IK step of mink (daqp, frame and posture task, position and velocity limits) along the same motion."""
+    robot, config = load_robot("panda"), load_controller("default")
+    kinematics, model = ArmKinematics(robot, config), arm_model(robot)
+    configuration = mink.Configuration(model)
+    frame = mink.FrameTask(robot.tcp_site, "site", position_cost=1.0, orientation_cost=1.0)
+    posture = mink.PostureTask(model, cost=config.ik_posture_cost)
+    posture.set_target(np.array(robot.home))
+    limits = [
+        mink.ConfigurationLimit(model),
+        mink.VelocityLimit(model, {j.name: j.velocity for j in robot.joints}),
+    ]
+    work = []
+    for here, there in itertools.pairwise(joints):
+        pose = kinematics.forward(there)
+        begun = time.perf_counter_ns()
+        configuration.update(here)
+        frame.set_target(mink.SE3(np.concatenate([pose[3:], pose[:3]])))
+        velocity = mink.solve_ik(configuration, [frame, posture], 0.01, "daqp", damping=1e-6, limits=limits)
+        configuration.integrate_inplace(velocity, 0.01)
+        work.append((time.perf_counter_ns() - begun) * 1e-3)
+    return work
+
+
+def summary(work: list[float]) -> dict[str, float]:
+    """Of times in µs."""
+    p50, p99 = np.percentile(work, [50, 99])
+    return {"ticks": len(work), "p50_us": float(p50), "p99_us": float(p99), "max_us": float(max(work))}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--episodes", type=int, default=3, help="of each task")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    gc.disable()
+    timed = episodes(given.episodes)
+    found = {
+        "controller tick": summary(timed.work_us),
+        "mink alone, one step": summary(mink_alone(timed.joints)),
+    }
+    ratio = found["controller tick"]["p50_us"] / found["mink alone, one step"]["p50_us"]
+    table = Table(title="One tick of the controller")
+    for column in ("", "ticks", "p50", "p99", "max"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in found.items():
+        times = (f"{row[key]:.0f} µs" for key in ("p50_us", "p99_us", "max_us"))
+        table.add_row(name, str(int(row["ticks"])), *times)
+    console = Console()
+    console.print(table)
+    within = found["controller tick"]["p99_us"] <= AIM_US
+    console.print(
+        f"p50 is {ratio:.2f} times that of mink alone; p99 is {'within' if within else 'beyond'} {AIM_US:.0f} µs"
+    )
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps({"aim_us": AIM_US, "ratio_p50": ratio, "found": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
