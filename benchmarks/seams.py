@@ -106,7 +106,8 @@ def record(policy: str, task: str, latency_s: float, count: int) -> Iterator[Epi
 
 
 def _waypoints(chunk: ActionChunk, state: State, now_ns: int) -> Recorded:
-    pose, poses = state.pose_base_tcp_commanded, []
+    pose: F64 = state.pose_base_tcp_commanded
+    poses = []
     for action in chunk.actions:
         pose = geometry.apply_delta(pose, action[:6])
         poses.append(pose)

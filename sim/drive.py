@@ -34,6 +34,13 @@ def check_command(command: JointCommand, robot: RobotConfig) -> None:
         raise RobotError(f"gripper {command.gripper} is outside [0, 1]")
 
 
+def _at_the_joints(robot: RobotConfig) -> RobotConfig:
+    """The robot with the servo that its own electronics hold and brake with: torque holds joints, not the TCP."""
+    if not robot.servo.torque:
+        return robot
+    return robot.model_copy(update={"servo": robot.servo.model_copy(update={"mode": "joint_impedance"})})
+
+
 class ArmDrive:
     """Holds the last command, or brakes; `next_control` gives what to write to `mjData.ctrl` for the next step.
 
@@ -47,7 +54,7 @@ class ArmDrive:
         self._robot = robot
         self._index = index
         self._step_s = float(model.opt.timestep)
-        self._servo = open_servo(robot)
+        self._servo = open_servo(_at_the_joints(robot))
         self._own = robot.servo.mode != "position"
         self.reset()
 

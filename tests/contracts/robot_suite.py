@@ -16,6 +16,7 @@ import pytest
 
 from reflexarc.configs.errors import RobotError
 from reflexarc.configs.robot import RobotConfig
+from reflexarc.robots.servo import Servo, open_servo, with_input
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.messages import JointCommand
 
@@ -32,6 +33,16 @@ class RobotBench:
     advance: Callable[[], None]
     tolerance: float = 0.01
     settle_s: float = 1.0
+    servo: Servo = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "servo", open_servo(self.config))
+
+    def write(self, command: JointCommand) -> None:
+        """Send a command as the host does: with what the servo law of the robot's mode makes of it."""
+        measured = self.robot.read()
+        given = with_input(self.servo, command, measured.joint_position, measured.joint_velocity)
+        self.robot.write(given)
 
 
 class RobotContract:
@@ -109,28 +120,35 @@ class RobotContract:
             share = min(1.0, 2 * (tick + 1) / ticks)
             velocity = np.full(goal.shape, 0.1 / bench.settle_s if share < 1 else 0.0)
             position = start.joint_position + share * 0.05
-            bench.robot.write(
-                JointCommand(joint_position=position, joint_velocity=velocity, gripper=start.gripper)
-            )
+            bench.write(JointCommand(joint_position=position, joint_velocity=velocity, gripper=start.gripper))
             bench.advance()
         assert np.abs(bench.robot.read().joint_position - goal).max() < bench.tolerance
 
-    @pytest.mark.parametrize("bad", ["nan", "infinite velocity", "shape", "gripper"])
+    @pytest.mark.parametrize("bad", ["nan", "infinite velocity", "shape", "gripper", "servo input"])
     def test_refuses_a_bad_command_and_stays(self, bench: RobotBench, bad: str) -> None:
         bench.robot.connect()
         bench.advance()
         before = bench.robot.read().joint_position
         position, velocity, gripper = before.copy(), np.zeros_like(before), 0.5
+        given = np.zeros_like(before)
         if bad == "nan":
             position[0] = np.nan
         elif bad == "infinite velocity":
             velocity[-1] = np.inf
         elif bad == "shape":
             position = position[:-1]
-        else:
+        elif bad == "gripper":
             gripper = np.nan
+        elif bench.config.servo.mode == "position":
+            pytest.skip("an arm that is sent positions takes no other input")
+        else:
+            given = np.full_like(before, np.nan)
         with pytest.raises(RobotError):
-            bench.robot.write(JointCommand(joint_position=position, joint_velocity=velocity, gripper=gripper))
+            bench.robot.write(
+                JointCommand(
+                    joint_position=position, joint_velocity=velocity, gripper=gripper, servo_input=given
+                )
+            )
         bench.advance()
         assert np.abs(bench.robot.read().joint_position - before).max() < bench.tolerance
 
@@ -140,7 +158,7 @@ class RobotContract:
         for tick in range(40):
             position = start + 0.001 * (tick + 1)
             velocity = np.full(start.shape, 0.001 * bench.config.tick_hz)
-            bench.robot.write(JointCommand(joint_position=position, joint_velocity=velocity, gripper=1.0))
+            bench.write(JointCommand(joint_position=position, joint_velocity=velocity, gripper=1.0))
             bench.advance()
         bench.robot.halt()
         for _ in range(round(0.3 * bench.config.tick_hz)):
