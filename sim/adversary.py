@@ -397,7 +397,7 @@ class _Villain:
             else ("push", "push", "push", "joints")
         )
         self._manner = str(rng.choice(manners))
-        self._goal = self._target() + rng.normal(0, 0.03, 3)
+        self._goal[:] = self._target() + rng.normal(0, 0.03, 3)
         corners = np.array(self._lower)
         far = rng.random(self._lower.size) > 0.5
         corners[far] = self._upper[far]
