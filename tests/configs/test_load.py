@@ -74,7 +74,9 @@ def test_a_preset_has_the_name_of_its_file(kind: str) -> None:
 
 def test_an_unknown_preset_lists_the_known() -> None:
     text = refusal(load_safety, "pnada")
-    assert text.startswith("unknown safety preset 'pnada'; known: fr3, panda, panda-wide, ur5e; did you mean 'panda'?")
+    assert text.startswith(
+        "unknown safety preset 'pnada'; known: fr3, panda, panda-wide, ur5e; did you mean 'panda'?"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "../safety/panda", "panda.yml", "/no/such.yaml", "."])
