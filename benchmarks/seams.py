@@ -106,7 +106,7 @@ def record(policy: str, task: str, latency_s: float, count: int) -> Iterator[Epi
 
 
 def _waypoints(chunk: ActionChunk, state: State, now_ns: int) -> Recorded:
-    pose: F64 = state.pose_base_tcp_commanded
+    pose = np.array(state.pose_base_tcp_commanded)
     poses = []
     for action in chunk.actions:
         pose = geometry.apply_delta(pose, action[:6])
@@ -127,7 +127,8 @@ def through_controller(episode: Episode, seam: str, robot: RobotConfig, kinemati
     config = ControllerConfig.model_validate({"seam": seam, "execute_steps": 1})
     controller = Controller(config, robot, spec, ("front",), "virtual")
     controller.reset("", "")
-    joints, velocity, told = episode.start, np.zeros(len(robot.joints)), []
+    joints, told = episode.start, []
+    velocity: F64 = np.zeros(len(robot.joints))
     observed: dict[int, Recorded] = {chunk.t_obs_ns: chunk for chunk in episode.chunks}
     waiting: list[tuple[int, ActionChunk]] = []
     for now in range(0, episode.end_ns, TICK_NS):
