@@ -56,7 +56,8 @@ def test_an_action_moves_the_hand_as_it_says_and_the_gripper() -> None:
         sight, *_ = env.step(action)
     for _ in range(3):
         sight, *_ = env.step(np.zeros(7, dtype=np.float32))
-    assert np.allclose(sight["tcp_pose"][:3] - start, 4 * action[:3], atol=2e-3)
+    # Steps from rest to 0.24 m/s and back, which the joints round off: the controller counts 3 mm as arrived.
+    np.testing.assert_allclose(sight["tcp_pose"][:3] - start, 4 * action[:3], atol=4e-3)
     assert sight["gripper"][0] < 0.3
     env.close()
 
