@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +13,9 @@ from reflexarc.commands.options import console
 from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.serving import ServingConfig
 from reflexarc.wire.endpoints import BASE_PORT, Endpoints
+
+if TYPE_CHECKING:
+    from reflexarc.processes import Processes
 
 DEFAULT = ServingConfig()
 
@@ -68,29 +71,55 @@ def serve_replicas(
 ) -> None:
     """`count` policy servers in processes of their own and the relay before them; one that dies is started again."""
     from reflexarc.processes import Processes
-    from reflexarc.vla.serving.replicas import replica_endpoints, replica_name, run_relay
+    from reflexarc.vla.serving.replicas import run_relay
 
     with (
         tempfile.TemporaryDirectory(prefix="reflexarc-") as name,
         Processes(Path(name) / "logs") as processes,
     ):
-        folder = Path(name)
+        replicas = _Replicas(processes, Path(name), config, http_port)
         for index in range(count):
-            processes.start(
-                replica_name(index),
-                serve_policy,
-                policy,
-                replica_endpoints(folder, index),
-                config=config,
-                http_port=None if http_port is None else http_port + index,
-                peer=replica_name(index),
-            )
+            replicas.start(index, policy)
+        run_relay(count, Path(name), endpoints, group=replicas, say=console.print)
 
-        def tend(waiting: Collection[str]) -> None:
-            for dead in processes.dead():
-                if dead in waiting:
-                    raise PolicyError(f"{dead} died before it answered anybody: {processes.last_line(dead)}")
-                console.print(f"{dead} has died ({processes.last_line(dead)}); starting it again")
-                processes.restart(dead)
 
-        run_relay(count, folder, endpoints, tend=tend, say=console.print)
+class _Replicas:
+    """The processes behind the relay."""
+
+    def __init__(
+        self, processes: Processes, folder: Path, config: ServingConfig, http_port: int | None
+    ) -> None:
+        self._processes = processes
+        self._folder = folder
+        self._config = config
+        self._http_port = http_port
+        self._policies: list[str] = []
+
+    def start(self, index: int, policy: str) -> None:
+        """Start replica `index`, or start it again."""
+        from reflexarc.vla.serving.replicas import replica_endpoints, replica_name
+
+        self._policies[index : index + 1] = [policy]
+        self._processes.start(
+            replica_name(index),
+            serve_policy,
+            policy,
+            replica_endpoints(self._folder, index),
+            config=self._config,
+            http_port=None if self._http_port is None else self._http_port + index,
+            peer=replica_name(index),
+        )
+
+    def tend(self, waiting: Collection[str], policy: str) -> None:
+        """Start again what has died; PolicyError if that was before it answered anybody: it would die again."""
+        for dead in self._processes.dead():
+            last_line = self._processes.last_line(dead)
+            if dead in waiting:
+                raise PolicyError(f"{dead} died before it answered anybody: {last_line}")
+            console.print(f"{dead} has died ({last_line}); starting it again")
+            index = int(dead.rsplit("-", 1)[1])
+            self.start(index, policy or self._policies[index])
+
+    def ended(self) -> bool:
+        """Whether none runs any more."""
+        return len(self._processes.dead()) == len(self._policies)

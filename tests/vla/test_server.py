@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -22,7 +24,7 @@ from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.serving import ServingConfig
 from reflexarc.vla.checkpoint import save_checkpoint
 from reflexarc.vla.runtime import VlaPolicy
-from reflexarc.vla.serving.replicas import replica_endpoints, replica_name, run_relay
+from reflexarc.vla.serving.replicas import GroupConsole, replica_endpoints, replica_name, run_relay
 from reflexarc.vla.serving.server import ServerSummary, run_server
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import Endpoints
@@ -37,7 +39,7 @@ from reflexarc.wire.messages import (
     PolicyInfo,
     PolicyInfoRequest,
 )
-from reflexarc.wire.sockets import PeerWatch, Requester
+from reflexarc.wire.sockets import PeerWatch, Requester, Responder
 
 
 class SlowPolicy:
@@ -389,14 +391,18 @@ def test_a_signal_ends_the_process_cleanly(tmp_path: Path, number: signal.Signal
 def test_replicas_share_the_robots_and_stand_in_for_each_other(tmp_path: Path) -> None:
     stops = [threading.Event() for _ in range(3)]
     policies = [renamed("zero"), renamed("one")]
-    front = Endpoints(policy=f"ipc://{tmp_path}/front", heartbeat=f"ipc://{tmp_path}/beats")
+    front = Endpoints(
+        policy=f"ipc://{tmp_path}/front",
+        policy_console=f"ipc://{tmp_path}/front-console",
+        heartbeat=f"ipc://{tmp_path}/beats",
+    )
 
     def serve(index: int) -> None:
         where, peer = replica_endpoints(tmp_path, index), replica_name(index)
         run_server(policies[index], where, stop=stops[index], say=lambda _: None, peer=peer)
 
     def relay() -> None:
-        run_relay(2, tmp_path, front, tend=lambda _: None, stop=stops[2], say=lambda _: None)
+        run_relay(2, tmp_path, front, group=Unattended(), stop=stops[2], say=lambda _: None)
 
     threads = [threading.Thread(target=serve, args=(index,), daemon=True) for index in range(2)]
     threads.append(threading.Thread(target=relay, daemon=True))
@@ -416,6 +422,48 @@ def test_replicas_share_the_robots_and_stand_in_for_each_other(tmp_path: Path) -
         thread.join(10)
     assert answered == {"zero", "one"}
     assert after == {"one"}
+
+
+class Unattended:
+    """Replicas that nobody starts again."""
+
+    def tend(self, waiting: Collection[str], policy: str) -> None:
+        pass
+
+    def ended(self) -> bool:
+        return False
+
+
+def test_the_console_of_a_group_asks_every_replica(tmp_path: Path) -> None:
+    address, behind = f"ipc://{tmp_path}/front", [f"ipc://{tmp_path}/{index}" for index in range(2)]
+    answers = {"status": (True, "serving"), "swap": (False, "no such checkpoint")}
+
+    def ask(action: Literal["status", "swap", "drain"], alive: list[int]) -> PolicyControlReply:
+        request = PolicyControl(t_ns=0, action=action, policy="other" if action == "swap" else "")
+        deadline = time.monotonic() + 10
+        while not client.send(request):  # until it is connected
+            assert time.monotonic() < deadline
+        while time.monotonic() < deadline:
+            console.pump(alive)
+            for index, replica in enumerate(replicas):
+                for asker, request in replica.poll():
+                    ok, text = answers.get(request.action, (True, "draining")) if index else (True, "serving")
+                    replica.reply(asker, PolicyControlReply(t_ns=0, ok=ok, text=text))
+            for reply in client.poll():
+                return reply
+            time.sleep(0.005)
+        raise AssertionError("no answer")
+
+    with contextlib.ExitStack() as stack:
+        replicas = [stack.enter_context(Responder(one, PolicyControl)) for one in behind]
+        console = GroupConsole(address, behind, stack)
+        client = stack.enter_context(Requester(address, PolicyControlReply))
+        assert ask("status", [0, 1]).text == "serving"
+        mixed = ask("swap", [0, 1])
+        assert (mixed.ok, mixed.text) == (False, "policy-0: serving; policy-1: no such checkpoint")
+        assert console.policy == "other"
+        assert (ask("drain", [0]).ok, console.draining) == (True, True)
+        assert not ask("status", []).ok
 
 
 def model_of(client: Requester[Message]) -> str:
