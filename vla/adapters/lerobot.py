@@ -36,6 +36,7 @@ from torch import Tensor
 from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
+from reflexarc.vla.adapters.pi0 import accelerate
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
@@ -59,6 +60,8 @@ class LeRobotPolicy:
         self._foreign = _configuration(folder, config)
         self._keys = self._image_keys(folder)
         self._policy = _load(folder, self._foreign)
+        if self._foreign.type == "pi0":
+            accelerate(self._policy.model)
         self._before, self._after = _processors(folder, self._foreign)
         self._past: dict[str, deque[tuple[int, Batch]]] = {}
         emitted, size = self._try_out()

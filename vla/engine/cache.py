@@ -32,10 +32,28 @@ class StaticCache:
         """Positions there is room for."""
         return self.keys.shape[3]
 
+    def require(self, *, layers: int, heads: int, head_width: int) -> None:
+        """Raises PolicyError if a decoder of these sizes cannot use it."""
+        sizes = {"layers": layers, "heads": heads, "head_width": head_width}
+        held = dict(zip(sizes, (self.keys.shape[i] for i in (0, 2, 4)), strict=True))
+        for name, needed in sizes.items():
+            if held[name] != needed:
+                raise PolicyError(
+                    f"cache: {name} is {held[name]}, this decoder has {needed}; they must be equal"
+                )
+
     def put(self, layer: int, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (B, heads, T, head_width) from position `start`; returns all keys and values up to there, views."""
+        """Write (B, heads, T, head_width) from position `start`; returns all keys and values up to there, views.
+
+        Where a gradient flows through them nothing is written, because memory that changes cannot be differentiated:
+        what is returned is then a copy.
+        """
         end = start + key.shape[2]
         keys, values = self.keys[layer, : len(key)], self.values[layer, : len(key)]
+        if key.requires_grad:
+            return torch.cat([keys[:, :, :start], key], dim=2), torch.cat(
+                [values[:, :, :start], value], dim=2
+            )
         keys[:, :, start:end] = key
         values[:, :, start:end] = value
         return keys[:, :, :end], values[:, :, :end]

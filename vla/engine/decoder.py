@@ -44,12 +44,15 @@ FAMILIES = ("llama", "qwen2", "gemma")
 class Decoder:
     """Runs embeddings through the layers of `model`, a LlamaModel, Qwen2Model or GemmaModel of `transformers`.
 
-    batch, max_length: of the cache. The model's own parameters become views of the packed ones, so nothing is held
-    twice; a model that is moved to another device or dtype afterwards needs a new decoder. Raises PolicyError if it is
-    of another family.
+    batch, max_length: of the cache. cache: another decoder's, whose keys and values this one is to see and to go on
+    from, as an action expert sees its language model's (as many layers, and keys of the same shape). The model's own
+    parameters become views of the packed ones, so nothing is held twice; a model that is moved to another device or
+    dtype afterwards needs a new decoder. Raises PolicyError if it is of another family, or does not fit `cache`.
     """
 
-    def __init__(self, model: nn.Module, *, batch: int = 1, max_length: int = 640) -> None:
+    def __init__(
+        self, model: nn.Module, *, batch: int = 1, max_length: int = 640, cache: StaticCache | None = None
+    ) -> None:
         config: Any = model.config
         kind = config.model_type
         if kind not in FAMILIES:
@@ -63,18 +66,12 @@ class Decoder:
         offset = 1.0 if kind == "gemma" else 0.0
         parts: Any = model
         self._layers = [_pack(each, offset) for each in parts.layers]
-        self._norm: Tensor = (parts.norm.weight + offset).detach()
-        weight = self._norm
-        self._cos, self._sin = _rotations(parts.rotary_emb, max_length, weight)
-        self.cache = StaticCache(
-            len(self._layers),
-            batch,
-            self.key_heads,
-            max_length,
-            self.head_width,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
+        weight = self._layers[0].qkv
+        self._norm = _scale(parts.norm, offset, weight)
+        shape = (len(self._layers), batch, self.key_heads, max_length, self.head_width)
+        self.cache = cache or StaticCache(*shape, dtype=weight.dtype, device=weight.device)
+        self._cos, self._sin = _rotations(parts.rotary_emb, self.cache.max_length, weight)
+        self.cache.require(layers=shape[0], heads=shape[2], head_width=shape[4])
 
     def run(
         self, embeddings: Tensor, *, start: int = 0, mask: Tensor | None = None, causal: bool = True
@@ -126,15 +123,22 @@ class Decoder:
 def _pack(layer: Any, offset: float) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     three = (attention.q_proj, attention.k_proj, attention.v_proj)
+    packed = _joined(three, "weight")
     return Layer(
-        norm=(layer.input_layernorm.weight + offset).detach(),
-        qkv=_joined(three, "weight"),
+        norm=_scale(layer.input_layernorm, offset, packed),
+        qkv=packed,
         qkv_bias=None if attention.q_proj.bias is None else _joined(three, "bias"),
         out=attention.o_proj.weight.detach(),
-        norm_mlp=(layer.post_attention_layernorm.weight + offset).detach(),
+        norm_mlp=_scale(layer.post_attention_layernorm, offset, packed),
         gate_up=_joined((mlp.gate_proj, mlp.up_proj), "weight"),
         down=mlp.down_proj.weight.detach(),
     )
+
+
+def _scale(norm: Any, offset: float, like: Tensor) -> Tensor:
+    """A norm's factors; some models keep them in float32 beside matrices of bfloat16."""
+    factors: Tensor = (norm.weight.detach().float() + offset).to(like.dtype)
+    return factors
 
 
 def _joined(linears: Sequence[nn.Linear], name: str) -> Tensor:

@@ -50,6 +50,10 @@ class Graphs:
         self._enabled = enabled
         self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
 
+    def clear(self) -> None:
+        """Forget all: whoever's memory the graphs read or write has other memory now."""
+        self._recorded.clear()
+
     @torch.inference_mode()
     def run(self, key: Hashable, run: Pass, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What `run(*inputs)` returns."""

@@ -1,0 +1,92 @@
+"""lerobot's π0 on our engine: the same weights and the same numbers, several times faster.
+
+lerobot runs its two Gemmas through `transformers` with a copy of the cache for each of ten steps; the engine
+(`engine/pi0.py`) fills one cache and replays. Where it cannot (several robots told different things at once, lerobot's
+own real-time chunking) lerobot's code runs as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reflexarc.vla.engine.pi0 import Pi0Engine, Pi0Parts
+
+
+def accelerate(model: Any) -> None:
+    """Let `model`, a PI0Pytorch, sample its actions on the engine from now on; it is then for inference only."""
+    sampled = _Sampler(model, model.sample_actions)
+    model.sample_actions = sampled
+
+
+def parts_of(model: Any) -> Pi0Parts:
+    """The modules of a PI0Pytorch. The vision tower is brought to the language model's precision."""
+    both = model.paligemma_with_expert
+    whole = both.paligemma.model
+    language = whole.language_model
+    dtype = language.layers[0].self_attn.q_proj.weight.dtype
+    for module in (whole.vision_tower, whole.multi_modal_projector):
+        module.to(dtype)
+
+    def see(images: Tensor) -> Tensor:
+        features: Tensor = whole.get_image_features(images.to(dtype)).pooler_output
+        return features
+
+    return Pi0Parts(
+        see=see,
+        embed=language.get_input_embeddings(),
+        language=language,
+        expert=both.gemma_expert.model,
+        state=model.state_proj,
+        action_in=model.action_in_proj,
+        action_out=model.action_out_proj,
+        time_in=model.action_time_mlp_in,
+        time_out=model.action_time_mlp_out,
+        min_period=model.config.min_period,
+        max_period=model.config.max_period,
+    )
+
+
+class _Sampler:
+    """Stands for `PI0Pytorch.sample_actions`, which it falls back to."""
+
+    def __init__(self, model: Any, before: Any) -> None:
+        self._model = model
+        self._before = before
+        self._engines: dict[int, Pi0Engine] = {}
+
+    def __call__(
+        self,
+        images: list[Tensor],
+        img_masks: list[Tensor],
+        lang_tokens: Tensor,
+        lang_masks: Tensor,
+        state: Tensor,
+        noise: Tensor | None = None,
+        num_steps: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        lengths = lang_masks.sum(dim=1)
+        seen = [image for image, mask in zip(images, img_masks, strict=True) if bool(mask.all())]
+        partly = any(bool(mask.any()) and not bool(mask.all()) for mask in img_masks)
+        if kwargs or partly or not seen or int(lengths.min()) != int(lengths.max()):
+            before: Tensor = self._before(
+                images, img_masks, lang_tokens, lang_masks, state, noise, num_steps, **kwargs
+            )
+            return before
+        config = self._model.config
+        if noise is None:
+            shape = (len(state), config.chunk_size, config.max_action_dim)
+            noise = self._model.sample_noise(shape, state.device)
+        engine = self._engine(num_steps or config.num_inference_steps)
+        tokens = engine.see(torch.stack(seen, dim=1))
+        words = lang_tokens[:, : int(lengths[0])]
+        return engine.act(tokens, words, state, noise)
+
+    def _engine(self, steps: int) -> Pi0Engine:
+        if steps not in self._engines:
+            horizon = self._model.config.chunk_size
+            self._engines[steps] = Pi0Engine(parts_of(self._model), horizon=horizon, steps=steps)
+        return self._engines[steps]
