@@ -20,6 +20,7 @@ class ControllerConfig(Config):
     differ by, over `blend_s` at least, and keeps the joints within *_share of the robot's published velocity,
     acceleration and jerk; `ensemble` and `switch` are baselines, which leave that to safety: the mean of all chunks
     (weights exp(-ensemble_decay·i), oldest first), and the new path at once.
+    real_time_chunking: tell the policy what the arm goes on with meanwhile, so that its next chunk continues that.
     catch_up_speed: m/s that the TCP may go faster than its path to make up for what passed while the model thought;
     where that does not suffice it is late. speed_scale: pace of the path's clock; whatever is due is due later.
     hold_deceleration: m/s² of the TCP when a chunk has run out. cpus: processors that the loop may use; all if empty.
@@ -36,6 +37,7 @@ class ControllerConfig(Config):
     ensemble_decay: float = 0.01
     blend_s: float = Field(default=0.05, ge=0)
     execute_steps: int = Field(default=4, ge=0)
+    real_time_chunking: bool = False
     catch_up_speed: float = Field(default=0.5, gt=0)
     speed_scale: float = Field(default=1.0, gt=0, le=1)
     velocity_share: float = Field(default=0.65, gt=0, le=1)

@@ -7,6 +7,7 @@ nothing of where the waypoints are, nor of when they are due. This file knows no
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -159,6 +160,22 @@ def compose(actions: F64, spec: ActionSpec, space: Space, anchor: Anchor, start_
         spin=anchor.spin,
         gripper=actions[:, -1],
     )
+
+
+def decompose(points: F64, quats: F64, gripper: F64, spec: ActionSpec, space: Space) -> F64:
+    """The actions (K, D) that lead through `points` (K + 1, m) and `quats` (K + 1, 4), as `compose` would go there.
+
+    gripper: (K,) the opening asked for in each step.
+    """
+    delta = spec.dims[0].delta
+    motion = np.diff(points, axis=0) if delta else points[1:]
+    if space == "tcp":
+        turns = [
+            geometry.difference(after, before) if delta else geometry.log(after)
+            for before, after in itertools.pairwise(quats)
+        ]
+        motion = np.hstack([motion, np.reshape(turns, (-1, 3))])
+    return np.hstack([motion, gripper[:, None]])
 
 
 def _orientations(rotvecs: F64, absolute: bool, start: F64) -> tuple[F64, F64]:

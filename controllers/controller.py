@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import time
 from collections import deque
 
@@ -26,6 +27,7 @@ from reflexarc.controllers.chunk import (
     action_space,
     clip_to_bounds,
     compose,
+    decompose,
     refusal,
 )
 from reflexarc.controllers.ensemble import ensembled
@@ -70,6 +72,8 @@ MISSED_TICKS = 10
 """A target that the IK has missed for so long is told."""
 LONGEST_PERIOD = 5
 """Ticks; after a longer pause the motion of one tick is not stretched over it."""
+ANSWERS_KEPT = 10
+"""Answers whose slowest is what the next one is expected to take (as in real-time chunking's algorithm 1)."""
 CHUNKS_KEPT = 16
 """Earlier chunks that temporal ensembling averages over."""
 REPORT_COUNTS_NS = 50_000_000
@@ -217,6 +221,7 @@ class Controller:
         self._camera_watch = CameraWatch()
         self._seen_ns = -1
         self._obs_seq = 0
+        self._answers_ns: deque[int] = deque(maxlen=ANSWERS_KEPT)
         self._request: _Request | None = None
         self._policy_lost = False
         self._misfit_told = False
@@ -278,6 +283,8 @@ class Controller:
         state = self._state_at(t_obs)
         if state is None:
             return None
+        anchor = self._anchor(state, t_obs)
+        committed, frozen_steps = self._committed(anchor, now_ns)
         observation = Observation(
             t_ns=now_ns,
             clock=self._clock,
@@ -287,8 +294,10 @@ class Controller:
             images={camera: self._frames[camera] for camera in self._cameras},
             instruction=self._instruction,
             session=self._session,
+            committed=committed,
+            frozen_steps=frozen_steps,
         )
-        self._request = _Request(self._obs_seq, now_ns, self._anchor(state, t_obs))
+        self._request = _Request(self._obs_seq, now_ns, anchor)
         self._obs_seq += 1
         self._seen_ns = t_obs
         return observation
@@ -305,6 +314,7 @@ class Controller:
             self._tell(now_ns, "chunk_unexpected", text)
             return ChunkStatus.UNEXPECTED
         self._request = None
+        self._answers_ns.append(now_ns - request.asked_ns)
         self._policy_is_back(now_ns)
         reason = refusal(chunk, self._spec)
         if not reason and chunk.t_obs_ns != request.anchor.t_obs_ns:
@@ -607,6 +617,26 @@ class Controller:
             pose = state.pose_base_tcp_commanded
             point, quat = pose[:3], geometry.normalize(pose[3:])
         return Anchor(t_obs_ns, point, quat, moving.velocity, moving.spin)
+
+    def _committed(self, anchor: Anchor, now_ns: int) -> tuple[F64 | None, int]:
+        """What the arm goes on with from the anchor, as actions; and how many will have begun when the answer comes.
+
+        That is guessed from the slowest of the last answers: a chunk that arrives sooner agrees with more than it has
+        to, one that arrives later would be at odds with what was executed.
+        """
+        plan = self._plan
+        if not self._config.real_time_chunking or plan is None or self._on_arrival or self._resuming:
+            return None, 0
+        step_ns, begin_ns = plan.knots.step_ns, self._pace.path_ns(anchor.t_obs_ns)
+        steps = max(0, min((plan.knots.end_ns - begin_ns) // step_ns, plan.knots.steps))
+        path = self._present_path(begin_ns)
+        samples = [path.sample(begin_ns + k * step_ns) for k in range(1, steps + 1)]
+        points = np.array([anchor.point, *(each.point for each in samples)])
+        quats = np.array([anchor.quat, *(each.quat for each in samples)])
+        gripper = np.array([plan.knots.gripper_at(begin_ns + k * step_ns) for k in range(steps)])
+        arrival_ns = now_ns + max(self._answers_ns, default=0)
+        begun = math.ceil((self._pace.path_ns(arrival_ns) - begin_ns) / step_ns)
+        return decompose(points, quats, gripper, self._spec, self._space), max(0, min(begun, steps))
 
     def _drop_plan(self) -> None:
         self._plan = None

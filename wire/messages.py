@@ -82,6 +82,10 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation", eq=Fals
 
     `t_obs_ns` is the capture time of the oldest image; `state` is the latest state at or before it, so
     `state.pose_base_tcp_commanded` is the TCP target that was commanded when the picture was taken.
+
+    committed: (K, D) float64, what the arm goes on with from `t_obs_ns` as actions of the policy's spec, one a step,
+    until an answer arrives; None where the controller does not ask for chunks that go on from it. frozen_steps: how
+    many of them are expected to have begun by then: these are what executes, whatever the answer says.
     """
 
     seq: int
@@ -90,6 +94,8 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation", eq=Fals
     images: dict[str, CameraFrame]
     instruction: str
     session: str = ""
+    committed: F64 | None = None
+    frozen_steps: int = 0
 
 
 class ActionChunk(Message, frozen=True, kw_only=True, tag="action_chunk", eq=False):
