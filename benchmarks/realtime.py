@@ -47,6 +47,7 @@ from reflexarc.wire.clock import (
     Histogram,
     Rate,
     give_way_to_loops,
+    keep_in_memory,
     loop_stats,
     prefer_this_process,
 )
@@ -56,6 +57,7 @@ LOOPS = ("host", "controller")
 
 def bare_loop(period_ns: int, seconds: float, out: Queue[dict[str, Any]]) -> None:
     """Sleep to deadlines for `seconds` and send the figures, as the real loops count them."""
+    keep_in_memory()
     prefer_this_process(HOST_PRIORITY)
     gc.collect()
     gc.freeze()

@@ -24,6 +24,7 @@ from reflexarc.wire.clock import (
     CONTROLLER_PRIORITY,
     Histogram,
     Rate,
+    keep_in_memory,
     loop_stats,
     monotonic_ns,
     prefer_this_process,
@@ -144,6 +145,7 @@ class ControllerProcess:
         _rest_garbage_collector()
         if self._cpus:
             os.sched_setaffinity(0, self._cpus)
+        keep_in_memory()
         prefer_this_process(CONTROLLER_PRIORITY)
         origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)

@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
-from reflexarc.wire.clock import HOST_PRIORITY, prefer_this_process
+from reflexarc.wire.clock import HOST_PRIORITY, keep_in_memory, prefer_this_process, release_memory
 from reflexarc.wire.endpoints import NAMES, Endpoints
 
 Status = Literal["ok", "warn", "fail"]
@@ -190,7 +190,18 @@ def check_priority() -> Check:
     found = (
         "loops get a raised share only" if granted == ["nice"] else "loops share the cores with every program"
     )
-    return Check("priority", "warn", found, "allow `rtprio` 10 in /etc/security/limits.conf, or run as root")
+    return Check("priority", "warn", found, "allow `rtprio` 30 in /etc/security/limits.conf, or run as root")
+
+
+def check_memory() -> Check:
+    """Whether loops with deadlines may keep their pages in memory."""
+    if keep_in_memory():
+        release_memory()
+        return Check("memory", "ok", "loops keep their pages in memory")
+    found = "the kernel may drop pages of loops, which then wait for the disk"
+    return Check(
+        "memory", "warn", found, "allow `memlock` unlimited in /etc/security/limits.conf, or run as root"
+    )
 
 
 def check_disk() -> Check:
@@ -227,6 +238,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_cores,
     check_clock,
     check_priority,
+    check_memory,
     check_disk,
     check_ports,
 )

@@ -23,7 +23,15 @@ from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.estop import open_inputs
 from reflexarc.robots.host import RobotHost
 from reflexarc.safety.states import ENABLED
-from reflexarc.wire.clock import HOST_PRIORITY, Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
+from reflexarc.wire.clock import (
+    HOST_PRIORITY,
+    Histogram,
+    Rate,
+    keep_in_memory,
+    loop_stats,
+    monotonic_ns,
+    prefer_this_process,
+)
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, Heartbeat, HostRequest, Message, Setpoint
@@ -77,6 +85,7 @@ def run_host(
         host = RobotHost(robot, config, safety, "monotonic")
         host.restart(monotonic_ns())
         stack.enter_context(_quiet_garbage_collector())
+        keep_in_memory()
         prefer_this_process(HOST_PRIORITY)
         return _Loop(host, config, sockets, watch, keys, stop).run()
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.safety.monitor import BLANK, Monitor
-from reflexarc.wire.clock import HOST_PRIORITY, Rate, monotonic_ns, prefer_this_process
+from reflexarc.wire.clock import HOST_PRIORITY, Rate, keep_in_memory, monotonic_ns, prefer_this_process
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, Heartbeat, Measured, State
 from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber
@@ -58,6 +58,7 @@ def run_monitor(
         line = make_line()
         stack.callback(line.close)
         process = _Process(Monitor(robot, safety), line, endpoints, stack)
+        keep_in_memory()
         prefer_this_process(HOST_PRIORITY)
         rate = Rate(PERIOD_NS)
         while not stop.is_set():

@@ -15,7 +15,15 @@ from reflexarc.configs.errors import SimulationError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.sim.real_time import steady_loop
 from reflexarc.sim.simulated_arm import SimulatedArm
-from reflexarc.wire.clock import ARM_PRIORITY, Histogram, Rate, loop_stats, monotonic_ns, prefer_this_process
+from reflexarc.wire.clock import (
+    ARM_PRIORITY,
+    Histogram,
+    Rate,
+    keep_in_memory,
+    loop_stats,
+    monotonic_ns,
+    prefer_this_process,
+)
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import ArmCommand, ArmStop, Event, Message, SimAnswer, SimQuery
 from reflexarc.wire.sockets import Heartbeats, Publisher, Pull, Responder
@@ -44,6 +52,7 @@ def run_arm(
     with contextlib.ExitStack() as stack:
         process = _ArmProcess(SimulatedArm(robot, task, seed), endpoints, stop, stack)
         stack.enter_context(steady_loop(stop))
+        keep_in_memory()
         prefer_this_process(ARM_PRIORITY)
         process.run(robot.tick_ns)
 

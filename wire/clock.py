@@ -7,6 +7,7 @@ skipped, never made up for by a burst.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import time
@@ -138,6 +139,24 @@ def prefer_this_process(priority: int, niceness: int = -10) -> str:
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
         return "nice"
     return "none"
+
+
+_MCL_CURRENT, _MCL_FUTURE = 1, 2
+
+
+def keep_in_memory() -> bool:
+    """Keep all pages of this process in memory (mlockall(2)); whether that was allowed.
+
+    A kernel that is short of memory, or saves it ahead of time, drops code that has not run for a while, and a tick
+    that needs it then waits for the disk. Needs root or `ulimit -l unlimited`, and half a gigabyte for a loop and its
+    libraries.
+    """
+    return ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE) == 0
+
+
+def release_memory() -> None:
+    """Undo `keep_in_memory`."""
+    ctypes.CDLL(None).munlockall()
 
 
 def give_way_to_loops(niceness: int = 5) -> None:

@@ -29,6 +29,7 @@ def test_report_is_whole_and_written(tmp_path: Path, capsys: pytest.CaptureFixtu
         "cores",
         "clock",
         "priority",
+        "memory",
         "disk",
         "ports",
     ]

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +132,15 @@ def test_a_loop_runs_before_others_as_far_as_it_is_allowed(monkeypatch: pytest.M
     assert in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY)) == ["nice", os.SCHED_OTHER]
     monkeypatch.setattr(os, "setpriority", denied)
     assert in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY)) == ["none", os.SCHED_OTHER]
+
+
+def locked_kib() -> int:
+    """What /proc says is kept in memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmLck:")))
+
+
+def test_a_loop_keeps_its_pages_as_far_as_it_is_allowed() -> None:
+    assert clock.keep_in_memory() == (locked_kib() > 0)
+    clock.release_memory()
+    assert locked_kib() == 0
