@@ -251,6 +251,25 @@ def test_robots_that_ask_together_are_answered_together(tmp_path: Path) -> None:
     assert list(chunk.latency_ns) == ["queue", "preprocess", "vision", "prefix", "action"]
 
 
+class OnceSlowPolicy(SlowPolicy):
+    """Takes long over its first answer only, as one whose model is loaded by it."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        chunk = super().act(observation)
+        self._seconds = 0.0
+        return chunk
+
+
+def test_one_slow_answer_does_not_have_all_that_follow_refused(tmp_path: Path) -> None:
+    running = Running(tmp_path, policy=OnceSlowPolicy(1.2), config=ServingConfig(max_age_s=0.3))
+    with running.client() as client:
+        answers = [client.request(toy_observation(seq=seq), 10.0) for seq in range(12)]
+    running.close()
+    assert isinstance(answers[0], ActionChunk)
+    assert isinstance(answers[1], ErrorReply)
+    assert isinstance(answers[-1], ActionChunk)
+
+
 def test_a_bad_observation_in_a_batch_harms_no_other(tmp_path: Path) -> None:
     running = Running(tmp_path, policy=VlaPolicy(toy_checkpoint()), config=ServingConfig(max_wait_s=0.05))
     with running.client() as good, running.client() as bad:

@@ -211,25 +211,15 @@ class PolicyServer:
             )
             self._reply(item, _refusal(f"{text} (limit {limit:.0f} ms)", item.observation))
         if not batch:
+            self._answer_ns //= 2  # one slow answer must not have all that follow refused for ever
             return
         for item in batch:
             self._begin_session(item)
-        answers = self._act([item.observation for item in batch])
+        answers = answers_to(self._policy, [item.observation for item in batch])
         self._answer_ns = monotonic_ns() - began
         for item, answer in zip(batch, answers, strict=True):
             self._give(item, answer, began)
         self._tell_batch(batch, answers, began)
-
-    def _act(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
-        if isinstance(self._policy, BatchPolicy):
-            return self._policy.act_batch(observations)
-        answers: list[ActionChunk | ReflexarcError] = []
-        for observation in observations:
-            try:
-                answers.append(self._policy.act(observation))
-            except ReflexarcError as error:
-                answers.append(error)
-        return answers
 
     def _give(self, item: Waiting[bytes], answer: ActionChunk | ReflexarcError, began: int) -> None:
         if isinstance(answer, ReflexarcError):
@@ -299,6 +289,19 @@ class PolicyServer:
         if text.split(":", 1)[-1] != self._last_trouble:
             self._last_trouble = text.split(":", 1)[-1]
             self._say(f"policy server: {' '.join(text.split())}")
+
+
+def answers_to(policy: Policy, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+    """An answer to each, in one pass of the model if it can do that."""
+    if isinstance(policy, BatchPolicy):
+        return policy.act_batch(observations)
+    answers: list[ActionChunk | ReflexarcError] = []
+    for observation in observations:
+        try:
+            answers.append(policy.act(observation))
+        except ReflexarcError as error:
+            answers.append(error)
+    return answers
 
 
 def _refusal(text: str, observation: Observation) -> ErrorReply:
