@@ -75,6 +75,7 @@ def run_controller(
     Raises ControlError naming the policy server if it does not answer within `policy_wait_s`, or if its action space
     does not fit `robot`; WireError if a socket cannot be opened.
     """
+    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -145,7 +146,6 @@ class ControllerProcess:
         _rest_garbage_collector()
         if self._cpus:
             os.sched_setaffinity(0, self._cpus)
-        keep_in_memory()
         prefer_this_process(CONTROLLER_PRIORITY)
         origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)

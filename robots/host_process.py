@@ -71,6 +71,7 @@ def run_host(
     stop: ends the loop like a SIGTERM. Raises RobotError if the driver does not open, SafetyError if its first reading
     is unusable, WireError if an address is occupied; the driver is then released and nothing has moved.
     """
+    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
         # First in, last out: a Ctrl-C while everything is being released must not cut that short.
@@ -85,7 +86,6 @@ def run_host(
         host = RobotHost(robot, config, safety, "monotonic")
         host.restart(monotonic_ns())
         stack.enter_context(_quiet_garbage_collector())
-        keep_in_memory()
         prefer_this_process(HOST_PRIORITY)
         return _Loop(host, config, sockets, watch, keys, stop).run()
 

@@ -51,6 +51,7 @@ def run_monitor(
     stop: threading.Event | None = None,
 ) -> None:
     """Watch until SIGTERM or `stop`. Raises WireError if an address is occupied."""
+    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -58,7 +59,6 @@ def run_monitor(
         line = make_line()
         stack.callback(line.close)
         process = _Process(Monitor(robot, safety), line, endpoints, stack)
-        keep_in_memory()
         prefer_this_process(HOST_PRIORITY)
         rate = Rate(PERIOD_NS)
         while not stop.is_set():

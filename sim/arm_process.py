@@ -48,11 +48,11 @@ def run_arm(
     Raises SimulationError for an unknown task or an arm that lacks what its config names, WireError if an address is
     occupied.
     """
+    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
         process = _ArmProcess(SimulatedArm(robot, task, seed), endpoints, stop, stack)
         stack.enter_context(steady_loop(stop))
-        keep_in_memory()
         prefer_this_process(ARM_PRIORITY)
         process.run(robot.tick_ns)
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import math
 import os
+import threading
 import time
 from typing import Any
 
@@ -149,8 +150,10 @@ def keep_in_memory() -> bool:
 
     A kernel that is short of memory, or saves it ahead of time, drops code that has not run for a while, and a tick
     that needs it then waits for the disk. Needs root or `ulimit -l unlimited`, and half a gigabyte for a loop and its
-    libraries.
+    libraries. Only a main thread is given it: a loop beside others does not decide for the whole process.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return False
     return ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE) == 0
 
 
