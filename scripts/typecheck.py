@@ -28,7 +28,9 @@ def main(root: Path) -> int:
     also = [name for name in ALSO if any((root / name).glob("*.py"))]
     expected = sum(1 for place in (tree, *(root / name for name in also)) for _ in place.rglob("*.py"))
     command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", "build/typed", *also]
-    environment = {**os.environ, "MYPYPATH": str(tree)}
+    # A program finds the modules that stand beside it.
+    places = [str(tree), *(str(root / name) for name in also)]
+    environment = {**os.environ, "MYPYPATH": os.pathsep.join(places)}
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     output = source_paths(result.stdout, folders)
     print(output + result.stderr, end="", flush=True)

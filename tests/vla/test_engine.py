@@ -101,6 +101,16 @@ def test_the_model_itself_still_works_on_the_packed_weights() -> None:
 
 
 @torch.inference_mode()
+def test_a_second_decoder_holds_the_same_weights(model: Any) -> None:
+    first, second = Decoder(model, max_length=LENGTH), Decoder(model, max_length=LENGTH)
+    embeddings = torch.randn(1, LENGTH, WIDTH)
+    assert torch.equal(first.run(embeddings), second.run(embeddings))
+    for one, other in zip(first._layers, second._layers, strict=True):
+        assert one.qkv.data_ptr() == other.qkv.data_ptr()
+        assert one.gate_up.data_ptr() == other.gate_up.data_ptr()
+
+
+@torch.inference_mode()
 def test_tokens_are_the_likeliest_one_after_another() -> None:
     """Against `transformers` without any cache: the whole sequence anew for every token."""
     model = random_model("llama")

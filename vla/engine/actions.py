@@ -12,14 +12,17 @@ from reflexarc.vla.engine.graphs import Graphs
 class ActionDecoder:
     """decoder: with room for prefix and actions. rows: (256, width) of the LM head, in the order of the action ids.
 
-    inputs: (256, width), the embeddings of these ids. The whole of an answer, all tokens of it, is one graph on a GPU.
+    inputs: (256, width), the embeddings of these ids. graphs: how passes are run. The whole of an answer, all tokens of
+    it, is one graph on a GPU.
     """
 
-    def __init__(self, decoder: Decoder, rows: Tensor, inputs: Tensor, *, graphs: bool = True) -> None:
+    def __init__(
+        self, decoder: Decoder, rows: Tensor, inputs: Tensor, *, graphs: Graphs | None = None
+    ) -> None:
         self._decoder = decoder
         self._rows = rows
         self._inputs = inputs
-        self._graphs = Graphs(enabled=graphs)
+        self._graphs = graphs or Graphs()
 
     def autoregressive(self, prefix: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """(B, count) int64, places of the chosen rows, and all logits (B, count, 256). prefix: (B, P, width)."""

@@ -142,12 +142,28 @@ def _scale(norm: Any, offset: float, like: Tensor) -> Tensor:
 
 
 def _joined(linears: Sequence[nn.Linear], name: str) -> Tensor:
-    """Their parameters below each other in one tensor, of which they become views."""
+    """Their parameters below each other in one tensor, of which they become views; or that tensor, if they are."""
     parameters: list[nn.Parameter] = [getattr(each, name) for each in linears]
+    held = _already_joined(parameters)
+    if held is not None:
+        return held
     joined = torch.cat([each.detach() for each in parameters])
     for parameter, view in zip(parameters, joined.split([len(each) for each in parameters]), strict=True):
         parameter.data = view
     return joined
+
+
+def _already_joined(parameters: Sequence[nn.Parameter]) -> Tensor | None:
+    """The tensor whose rows they are, one after another, if another decoder has packed them before."""
+    first = parameters[0].detach()
+    place, width = first.storage_offset(), first[0].numel()
+    for each in parameters:
+        same = each.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not (same and each.is_contiguous() and each.storage_offset() == place):
+            return None
+        place += each.numel()
+    rows = sum(len(each) for each in parameters)
+    return first.as_strided((rows, *first.shape[1:]), (*([width] if first.dim() > 1 else []), 1))
 
 
 def _rotations(rotary: nn.Module, length: int, like: Tensor) -> tuple[Tensor, Tensor]:

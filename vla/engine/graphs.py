@@ -44,25 +44,42 @@ class _Recorded:
 
 
 class Graphs:
-    """Runs passes, by replay where the device can. enabled: False runs them as they are everywhere."""
+    """Runs passes, by replay where the device can.
 
-    def __init__(self, *, enabled: bool = True) -> None:
+    enabled: False runs them as they are everywhere. compiled: passes go through `torch.compile` first, which fuses what
+    lies between the large products; it takes a while at each new shape.
+    """
+
+    def __init__(self, *, enabled: bool = True, compiled: bool = False) -> None:
         self._enabled = enabled
+        self._compiled = compiled
         self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
+        self._kernels: OrderedDict[Hashable, Pass] = OrderedDict()
 
     def clear(self) -> None:
         """Forget all: whoever's memory the graphs read or write has other memory now."""
         self._recorded.clear()
+        self._kernels.clear()
 
     @torch.inference_mode()
     def run(self, key: Hashable, run: Pass, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What `run(*inputs)` returns."""
+        whole = (key, *((each.shape, each.dtype) for each in inputs))
+        if self._compiled:
+            run = self._kernel(whole, run)
         if not (self._enabled and inputs[0].is_cuda):
             return run(*inputs)
-        whole = (key, *((each.shape, each.dtype) for each in inputs))
         if whole not in self._recorded:
             if len(self._recorded) >= KEPT:
                 self._recorded.popitem(last=False)
             self._recorded[whole] = _Recorded(run, inputs)
         self._recorded.move_to_end(whole)
         return self._recorded[whole].replay(inputs)
+
+    def _kernel(self, whole: Hashable, run: Pass) -> Pass:
+        if whole not in self._kernels:
+            if len(self._kernels) >= KEPT:
+                self._kernels.popitem(last=False)
+            self._kernels[whole] = torch.compile(run, dynamic=False)
+        self._kernels.move_to_end(whole)
+        return self._kernels[whole]

@@ -48,13 +48,15 @@ class Pi0Parts:
 
 
 class Pi0Engine:
-    """horizon: actions H in a chunk. steps: of Euler's method. graphs: record the passes on a GPU."""
+    """horizon: actions H in a chunk. steps: of Euler's method. graphs: how passes are run."""
 
-    def __init__(self, parts: Pi0Parts, *, horizon: int, steps: int = 10, graphs: bool = True) -> None:
+    def __init__(
+        self, parts: Pi0Parts, *, horizon: int, steps: int = 10, graphs: Graphs | None = None
+    ) -> None:
         self._parts = parts
         self._horizon = horizon
         self._steps = steps
-        self._graphs = Graphs(enabled=graphs)
+        self._graphs = graphs or Graphs()
         self._decoders: tuple[Decoder, Decoder] | None = None
         first: Any = parts.language
         self._dtype: torch.dtype = first.layers[0].self_attn.q_proj.weight.dtype
@@ -84,8 +86,9 @@ class Pi0Engine:
         return euler(lambda x, step: self._velocity(x, step, start), noise, self._steps, guide)
 
     def _see(self, images: Tensor) -> Tensor:
-        tokens = self._parts.see(images.flatten(0, 1))
-        return tokens.unflatten(0, images.shape[:2]).flatten(1, 2)
+        tokens: Tensor = self._parts.see(images.flatten(0, 1))
+        together: Tensor = tokens.unflatten(0, images.shape[:2]).flatten(1, 2)
+        return together
 
     def _whole(self, prefix: Tensor, state: Tensor, noise: Tensor) -> Tensor:
         start = self._prefill(prefix, state)

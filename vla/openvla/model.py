@@ -12,6 +12,7 @@ published code would have chosen another word and clipped it, this chooses the b
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 
@@ -21,9 +22,11 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from reflexarc.configs.engine import EngineConfig
 from reflexarc.configs.policy import ACTION_BINS
 from reflexarc.vla.engine.actions import ActionDecoder
 from reflexarc.vla.engine.decoder import Decoder
+from reflexarc.vla.engine.graphs import Graphs
 from reflexarc.vla.openvla.layout import Layout
 from reflexarc.vla.openvla.vit import TowerShape, VisionTransformer
 
@@ -121,12 +124,25 @@ class OpenVlaModel(nn.Module):
         self.action_rows = nn.Parameter(torch.zeros(ACTION_BINS, width))
         self.proprio = ProprioProjector(state, width) if state else None
         self.action_mlp = ActionMlp(width, dims) if regress else None
+        self.engine = EngineConfig()
+        self._graphs = Graphs()
         self._made: tuple[tuple[torch.dtype, torch.device], tuple[int, int], ActionDecoder] | None = None
+
+    def set_engine(self, engine: EngineConfig) -> None:
+        """How answers are computed from now on."""
+        self.engine, self._made = engine, None
+        self._graphs = Graphs(enabled=engine.graphs, compiled=engine.compile)
 
     @property
     def first_action(self) -> int:
         """The lowest action id: 31744."""
         return self.vocabulary - ACTION_BINS
+
+    def sharing_weights(self, engine: EngineConfig) -> OpenVlaModel:
+        """The same weights, run in another way."""
+        other = copy.copy(self)
+        other.set_engine(engine)
+        return other
 
     def see(self, images: Sequence[Tensor], words: Tensor | None = None) -> Tensor:
         """Image tokens (B, C·patches, width): all of the first image, then all of the next.
@@ -135,8 +151,22 @@ class OpenVlaModel(nn.Module):
         """
         count = images[0].shape[1]
         mean = words.mean(dim=1).repeat_interleave(count, 0) if self.film and words is not None else None
-        features = [tower(each.flatten(0, 1), mean) for tower, each in zip(self.towers, images, strict=True)]
-        return self.projector(torch.cat(features, dim=2)).unflatten(0, (-1, count)).flatten(1, 2)  # type: ignore[no-any-return]
+        flat = [each.flatten(0, 1) for each in images]
+        whole: Tensor = self._see(*flat, *([] if mean is None else [mean]))[0].unflatten(0, (-1, count))
+        return whole.flatten(1, 2)
+
+    def _see(self, *given: Tensor) -> tuple[Tensor]:
+        """Of each tower (N, 3, S, S), and the words' mean (N, width) where there is FiLM: (N, patches, width)."""
+        if torch.is_grad_enabled():
+            return self._features(*given)
+        (tokens,) = self._graphs.run("see", self._features, *given)
+        return (tokens,)
+
+    def _features(self, *given: Tensor) -> tuple[Tensor]:
+        count = len(self.towers)
+        mean = given[count] if len(given) > count else None
+        features = [tower(each, mean) for tower, each in zip(self.towers, given[:count], strict=True)]
+        return (self.projector(torch.cat(features, dim=2)),)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) ids to (B, L, width)."""
@@ -162,7 +192,11 @@ class OpenVlaModel(nn.Module):
     @torch.inference_mode()
     def generate(self, images: Sequence[Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
         """OpenVLA: (B, D) action ids, each the likeliest after those before, and their logits (B, D, 256)."""
-        prefix = self.sequence(images, ids, None, end=False)
+        return self.decode(self.sequence(images, ids, None, end=False))
+
+    @torch.inference_mode()
+    def decode(self, prefix: Tensor) -> tuple[Tensor, Tensor]:
+        """`generate` from the embeddings (B, N, width) of everything before the actions."""
         chosen, logits = self._engine(prefix, self.dims).autoregressive(prefix, self.dims)
         return chosen + self.first_action, logits
 
@@ -193,7 +227,8 @@ class OpenVlaModel(nn.Module):
             room = (needed[0], needed[1] + PROMPT_ROOM)
             decoder = Decoder(self.llama, batch=room[0], max_length=room[1])
             inputs = self.llama.embed_tokens.weight[self.first_action : self.vocabulary]
-            self._made = (place, room, ActionDecoder(decoder, self.action_rows, inputs))
+            graphs = Graphs(enabled=self.engine.graphs, compiled=self.engine.compile)
+            self._made = (place, room, ActionDecoder(decoder, self.action_rows, inputs, graphs=graphs))
         return self._made[2]
 
 

@@ -1,0 +1,66 @@
+"""The benchmark runs on a processor, its variants agree, and it tells what it could not measure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(shape: str, place: Path) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "benchmarks/inference.py", "--shape", shape, "--runs", "2", "--no-compile"]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--json", str(place)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(place.read_text())["shapes"][0], done.stdout
+
+
+@pytest.mark.parametrize(
+    ("shape", "variants", "within"),
+    [
+        ("tiny", {"tokens: transformers generate", "tokens: ours, eager", "chunk: ours, eager"}, 1e-5),
+        ("pi0-small", {"chunk: lerobot", "chunk: ours, eager"}, 1e-4),
+    ],
+)
+def test_all_variants_in_one_run(shape: str, variants: set[str], within: float, tmp_path: Path) -> None:
+    figures, said = run(shape, tmp_path / "figures.json")
+    assert variants <= set(figures["times_ms"])
+    for name, row in figures["percentiles_ms"].items():
+        assert 0 < row["p50"] <= row["p99"], name
+        assert name in said
+    assert figures["floor"]["chunk_floor_ms"] > 0
+    difference = next(value for key, value in figures["agreement"].items() if key.endswith("difference"))
+    assert difference < within
+    assert {"preprocess", "vision"} <= set(figures["stages_ms"])
+
+
+def test_bars_that_a_processor_cannot_show_are_not_met() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import inference
+        import torch
+
+        row = {"p50": 1e-3, "p99": 1e-3}
+        names = ["tokens: transformers generate", "tokens: ours, eager", "chunk: ours, eager"]
+        for shape in ("openvla", "pi0"):
+            figures = {
+                "shape": shape,
+                "percentiles_ms": dict.fromkeys(names, row),
+                "floor": {"tokens_floor_ms": 1.0},
+            }
+            told = inference.bars(figures, torch.device("cpu"))
+            assert told
+            assert all(bar["figure"] is None and bar["met"] is None for bar in told)
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
