@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Collection
+import uuid
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from reflexarc.commands.options import console
 from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.serving import ServingConfig
+from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import BASE_PORT, Endpoints
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ def serve(
     port: int = BASE_PORT,
     replicas: int = 1,
     http_port: int | None = None,
+    ray: str = "",
+    ray_gpus: float = 0.0,
     config: Annotated[ServingConfig, tyro.conf.arg(name="")] = DEFAULT,
 ) -> None:
     """Serve a policy over ZMQ on the loopback interface until Ctrl-C; robots that ask together are answered together.
@@ -37,14 +43,19 @@ def serve(
         replicas: processes behind the one address, each with the model of its own; robots are shared out among them.
         http_port: where Prometheus finds /metrics, and a load balancer /healthz; none if left out. Replicas
             take the ports that follow.
+        ray: a Ray cluster's address (`auto`: the one that runs on this machine); the models run there, one a replica.
+            Needs the extra `[ray]`.
+        ray_gpus: GPUs, or what part of one, that each model on the cluster is given.
         config: how many robots it takes on, and how long it lets them wait.
     """
     endpoints = Endpoints(base_port=port)
     console.print(f"serving {policy} on {endpoints.policy}; Ctrl-C ends it")
     if replicas > 1:
-        serve_replicas(policy, endpoints, replicas, config=config, http_port=http_port)
+        serve_replicas(
+            policy, endpoints, replicas, config=config, http_port=http_port, ray=ray, ray_gpus=ray_gpus
+        )
     else:
-        serve_policy(policy, endpoints, config=config, http_port=http_port)
+        serve_policy(policy, endpoints, config=config, http_port=http_port, ray=ray, ray_gpus=ray_gpus)
 
 
 def serve_policy(
@@ -54,20 +65,37 @@ def serve_policy(
     config: ServingConfig | None = None,
     http_port: int | None = None,
     peer: str = "policy",
+    ray: str = "",
+    ray_gpus: float = 0.0,
 ) -> None:
-    """Load the policy and serve it; the body of the policy server's process."""
+    """Load the policy, here or on the cluster `ray`, and serve it; the body of the policy server's process."""
     from reflexarc.policies import open_policy
     from reflexarc.vla.serving.server import run_server
     from reflexarc.wire.clock import give_way_to_loops
 
     give_way_to_loops()
-    run_server(
-        open_policy(policy), endpoints, config=config, load=open_policy, http_port=http_port, peer=peer
-    )
+    with contextlib.ExitStack() as stack:
+        load: Callable[[str], Policy] = open_policy
+        if ray:
+            cluster_module = _cluster()
+            # What a server that ended badly left on the cluster must not be taken for this one's.
+            cluster = cluster_module.ClusterLoader(
+                ray, f"{peer}-{uuid.uuid4().hex[:8]}", open_policy, ray_gpus
+            )
+            stack.callback(cluster.close)
+            load = cluster.load
+        run_server(load(policy), endpoints, config=config, load=load, http_port=http_port, peer=peer)
 
 
 def serve_replicas(
-    policy: str, endpoints: Endpoints, count: int, *, config: ServingConfig, http_port: int | None = None
+    policy: str,
+    endpoints: Endpoints,
+    count: int,
+    *,
+    config: ServingConfig,
+    http_port: int | None = None,
+    ray: str = "",
+    ray_gpus: float = 0.0,
 ) -> None:
     """`count` policy servers in processes of their own and the relay before them; one that dies is started again."""
     from reflexarc.processes import Processes
@@ -77,22 +105,34 @@ def serve_replicas(
         tempfile.TemporaryDirectory(prefix="reflexarc-") as name,
         Processes(Path(name) / "logs") as processes,
     ):
-        replicas = _Replicas(processes, Path(name), config, http_port)
+        if ray:
+            _cluster().begin_serving(ray)
+        options = {"config": config, "ray": ray, "ray_gpus": ray_gpus}
+        replicas = _Replicas(processes, Path(name), http_port, options)
         for index in range(count):
             replicas.start(index, policy)
         run_relay(count, Path(name), endpoints, group=replicas, say=console.print)
+
+
+def _cluster() -> ModuleType:
+    """The module that needs Ray."""
+    try:
+        from reflexarc.vla.serving import cluster
+    except ImportError as error:
+        raise PolicyError(f"--ray needs the extra [ray]: {error}") from error
+    return cluster
 
 
 class _Replicas:
     """The processes behind the relay."""
 
     def __init__(
-        self, processes: Processes, folder: Path, config: ServingConfig, http_port: int | None
+        self, processes: Processes, folder: Path, http_port: int | None, options: dict[str, Any]
     ) -> None:
         self._processes = processes
         self._folder = folder
-        self._config = config
         self._http_port = http_port
+        self._options = options
         self._policies: list[str] = []
 
     def start(self, index: int, policy: str) -> None:
@@ -105,9 +145,9 @@ class _Replicas:
             serve_policy,
             policy,
             replica_endpoints(self._folder, index),
-            config=self._config,
             http_port=None if self._http_port is None else self._http_port + index,
             peer=replica_name(index),
+            **self._options,
         )
 
     def tend(self, waiting: Collection[str], policy: str) -> None:
