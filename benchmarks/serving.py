@@ -105,8 +105,11 @@ def misbehave(address: str, info: PolicyInfo, stop: threading.Event) -> None:
 def measure(args: argparse.Namespace, max_batch: int, *, bad: bool) -> dict[str, Any]:
     """One server in a process of its own, all robots for `--seconds`."""
     with tempfile.TemporaryDirectory() as folder:
-        names = ("policy", "policy_console", "heartbeat")
-        endpoints = Endpoints(**{name: f"ipc://{folder}/{name}" for name in names})
+        endpoints = Endpoints(
+            policy=f"ipc://{folder}/policy",
+            policy_console=f"ipc://{folder}/console",
+            heartbeat=f"ipc://{folder}/heartbeat",
+        )
         # Answers are compared by how long they take, so none is left out for taking too long.
         config = ServingConfig(max_batch=max_batch, max_clients=max(256, args.robots * 4), max_age_s=60.0)
         process = multiprocessing.get_context("spawn").Process(

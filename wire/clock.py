@@ -154,7 +154,7 @@ def keep_in_memory() -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    return ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE) == 0
+    return bool(ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE) == 0)
 
 
 def release_memory() -> None:

@@ -47,7 +47,8 @@ class Relay(Socket):
         self._poller.poll(milliseconds(timeout_s))
         for frames in self._receive(self._queue):
             if len(frames) == 3:
-                self._ask(*frames, alive)
+                identity, number, data = frames
+                self._ask(identity, number, data, alive)
             else:
                 self._fault(f"got {len(frames)} frames, expected 3")
         for identity, (_, link) in self._clients.items():
