@@ -63,24 +63,43 @@ ConnectorConfig = Annotated[ResamplerConfig | PatchConfig, Field(discriminator="
 
 
 class LanguageConfig(Config):
-    """The decoder LM: a Llama of `transformers` with these sizes. max_words: longer instructions are refused."""
+    """The decoder LM: one of `transformers` (Llama, Gemma, Qwen3) with these sizes.
 
-    kind: Literal["llama"] = "llama"
+    key_value_heads: fewer than heads share keys (grouped queries); as many where not set. max_words: longer
+    instructions are refused.
+    """
+
+    kind: Literal["llama", "gemma", "qwen"] = "llama"
     width: int = Field(default=192, ge=8)
     layers: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
+    key_value_heads: int | None = Field(default=None, ge=1)
     mlp_width: int = Field(default=512, ge=8)
     max_words: int = Field(default=24, ge=1)
+
+    @property
+    def key_heads(self) -> int:
+        """Number of heads that have keys and values of their own."""
+        return self.key_value_heads or self.heads
+
+    @property
+    def head_width(self) -> int:
+        """Features of one head."""
+        return self.width // self.heads
 
     @model_validator(mode="after")
     def _divides(self) -> LanguageConfig:
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} must be a multiple of twice the heads ({self.heads})")
+        if self.heads % self.key_heads:
+            raise ValueError(
+                f"heads {self.heads} must be a multiple of the key_value_heads ({self.key_heads})"
+            )
         return self
 
 
-class HeadConfig(Config):
-    """How action tokens are emitted.
+class BinsHeadConfig(Config):
+    """Binned action tokens.
 
     parallel: a whole chunk in one pass (OpenVLA-OFT, Kim et al. 2025). autoregressive: one token after another
     (RT-2, OpenVLA). readout: the bin taken from a distribution; `median` is steadier than the `mode` and still one bin.
@@ -88,6 +107,47 @@ class HeadConfig(Config):
 
     kind: Literal["parallel", "autoregressive"] = "parallel"
     readout: Literal["mode", "median"] = "median"
+
+
+class RegressionHeadConfig(Config):
+    """A whole chunk of numbers in one pass, trained with L1 (OpenVLA-OFT). blocks: of its residual MLP."""
+
+    kind: Literal["regression"]
+    blocks: int = Field(default=2, ge=0)
+
+
+class FlowHeadConfig(Config):
+    """Flow matching by an action expert that reads the trunk's cached keys and values (π0, Black et al. 2024).
+
+    width, mlp_width: of the expert; it has the trunk's layers and heads. steps: of Euler's method. time: how the expert
+    is told how far it is: beside the actions (`concat`, π0) or in every norm (`adarms`, π0.5). draws: of noise for each
+    training sample, all on one pass of the trunk.
+    """
+
+    kind: Literal["flow"]
+    width: int = Field(default=128, ge=8, multiple_of=2)
+    mlp_width: int = Field(default=384, ge=8)
+    steps: int = Field(default=10, ge=1)
+    time: Literal["concat", "adarms"] = "concat"
+    draws: int = Field(default=4, ge=1)
+
+
+class FastHeadConfig(Config):
+    """FAST tokens, one after another (π0-FAST, Pertsch et al. 2025).
+
+    vocabulary, scale: of the tokenizer that is trained on the data. folder: of a published one to use instead
+    (`processor_config.json`, `tokenizer.json`).
+    """
+
+    kind: Literal["fast"]
+    vocabulary: int = Field(default=1024, ge=64)
+    scale: float = Field(default=10.0, gt=0)
+    folder: str | None = None
+
+
+HeadConfig = Annotated[
+    BinsHeadConfig | RegressionHeadConfig | FlowHeadConfig | FastHeadConfig, Field(discriminator="kind")
+]
 
 
 class ModelConfig(Config):
@@ -113,7 +173,7 @@ class ModelConfig(Config):
     vision: VisionConfig = ConvVisionConfig()
     connector: ConnectorConfig = ResamplerConfig()
     language: LanguageConfig = LanguageConfig()
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = BinsHeadConfig()
 
 
 class AugmentConfig(Config):

@@ -4,6 +4,7 @@
     model.safetensors   the weights, in half precision; they are read into float32
     tokenizer.json      the grid of the actions        vocabulary.json   the words
     stats.json          normalisation and focus grid   README.md         the card
+    fast/               the FAST tokenizer, where the head says its tokens
 
 A checkpoint embedded in the package is named; any other is a path.
 """
@@ -25,11 +26,13 @@ from torch import Tensor
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError, unknown
 from reflexarc.configs.policy import PolicyConfig
+from reflexarc.vla.actions import ActionCodec
 from reflexarc.vla.model import VlaModel
 from reflexarc.vla.stats import Stats
-from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer
 from reflexarc.wire.contracts import Policy
 
+FAST = "fast"
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 FORMAT = 1
 CONFIG, MODEL, ACTIONS, WORDS, STATS, CARD = FILES = (
@@ -52,6 +55,12 @@ class Checkpoint:
     words: WordTokenizer
     stats: Stats
     model: VlaModel
+    fast: FastTokenizer | None = None
+
+    @property
+    def codec(self) -> ActionCodec:
+        """Reads the head's answers, writes its labels."""
+        return ActionCodec(self.actions, self.spec.horizon, self.fast, self.words.size)
 
     @property
     def model_id(self) -> str:
@@ -60,7 +69,12 @@ class Checkpoint:
 
 
 def build_model(
-    config: PolicyConfig, spec: ActionSpec, actions: UniformTokenizer, words: WordTokenizer, stats: Stats
+    config: PolicyConfig,
+    spec: ActionSpec,
+    actions: UniformTokenizer,
+    words: WordTokenizer,
+    stats: Stats,
+    fast: FastTokenizer | None = None,
 ) -> VlaModel:
     """The model of a configuration, with random weights."""
     centers = None if stats.focus is None else torch.from_numpy(stats.focus.centers)
@@ -71,6 +85,7 @@ def build_model(
         horizon=spec.horizon,
         fixed_bins=torch.from_numpy(actions.fixed_bins),
         focus_centers=centers,
+        fast_tokens=0 if fast is None else fast.size,
     )
 
 
@@ -122,6 +137,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, weights: dict[str, Ten
         (aside / WORDS).write_text(checkpoint.words.to_json() + "\n")
         (aside / STATS).write_text(checkpoint.stats.to_json() + "\n")
         (aside / CARD).write_text(card)
+        if checkpoint.fast is not None:
+            checkpoint.fast.save(aside / FAST)
         half = {name: each.detach().to(torch.float16).contiguous() for name, each in weights.items()}
         save_file(half, aside / MODEL)
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,9 +159,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder / ACTIONS}: dimensions {', '.join(actions.names)} differ from those of the action spec "
             f"in {CONFIG}: {', '.join(dim.name for dim in spec.dims)}"
         )
-    model = build_model(config, spec, actions, words, stats)
+    fast = FastTokenizer.load(folder / FAST) if config.model.head.kind == "fast" else None
+    model = build_model(config, spec, actions, words, stats, fast)
     _load_weights(folder / MODEL, model)
-    return Checkpoint(config, spec, actions, words, stats, model.eval())
+    return Checkpoint(config, spec, actions, words, stats, model.eval(), fast)
 
 
 def _read_config(folder: Path) -> tuple[PolicyConfig, ActionSpec]:

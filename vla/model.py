@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from reflexarc.configs.policy import ModelConfig
 from reflexarc.vla.connectors import build_connector
 from reflexarc.vla.focus import FocusHead
-from reflexarc.vla.heads import build_head
+from reflexarc.vla.heads import HeadShape, build_head
 from reflexarc.vla.inputs import Inputs
 from reflexarc.vla.instruction import InstructionSummary
+from reflexarc.vla.labels import Answer, Labels
 from reflexarc.vla.tokenizers.text import PAD
 from reflexarc.vla.trunk import Prefix, Trunk
 from reflexarc.vla.vision import build_tower
@@ -25,9 +26,8 @@ from reflexarc.vla.vision import build_tower
 class VlaModel(nn.Module):
     """words: size of the text vocabulary. proprio: number of features felt. horizon: actions H in a chunk.
 
-    fixed_bins: (D,) int64, the bin of a dimension that never varies, -1 for the others.
-
-    focus_centers: (6, 256) metres, the bins of the focus; None where the configuration has no focus.
+    fixed_bins: (D,) int64, the bin of a dimension that never varies, -1 for the others. fast_tokens: size of the FAST
+    vocabulary, 0 without. focus_centers: (6, 256) metres, the bins of the focus; None where there is no focus.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class VlaModel(nn.Module):
         horizon: int,
         fixed_bins: Tensor,
         focus_centers: Tensor | None,
+        fast_tokens: int = 0,
     ) -> None:
         super().__init__()
         width, condition = config.language.width, config.condition_width
@@ -47,18 +48,18 @@ class VlaModel(nn.Module):
         self.summary = InstructionSummary(width, condition, 1 + config.language.max_words)
         tower = build_tower(config)
         connector = build_connector(config, tower)
-        head = build_head(config.head.kind, width, horizon, fixed_bins)
+        head = build_head(config.head, HeadShape(config.language, horizon, fixed_bins, fast_tokens))
         self.tower, self.connector, self.head = tower, connector, head
         self.feel = nn.Sequential(nn.Linear(proprio, width), nn.SiLU(), nn.Linear(width, width))
         self.focus = FocusHead(width, focus_centers) if config.focus and focus_centers is not None else None
         known = proprio + (self.focus.features if self.focus else 0)
         self.plan = nn.Sequential(nn.Linear(known, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
 
-    def forward(self, inputs: Inputs, bins: Tensor) -> tuple[Tensor, Tensor | None]:
-        """For training: action logits (B, H, D, 256) given true bins (B, H, D), and focus logits (B, 2, 3, 256)."""
+    def forward(self, inputs: Inputs, labels: Labels) -> tuple[Tensor, Tensor | None]:
+        """For training: the head's loss () and the focus logits (B, 2, 3, 256)."""
         tokens, keep = self.see(inputs)
         prefix, plan, focus = self.think(inputs, tokens, keep)
-        return self.head(self.trunk, prefix, plan, bins), focus
+        return self.head.loss(self.trunk, prefix, plan, labels), focus
 
     def see(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Words and image tokens (B, L + N, width), and which of them are not padding (B, L + N) bool."""
@@ -89,11 +90,11 @@ class VlaModel(nn.Module):
         return prefix, plan, logits
 
     @torch.inference_mode()
-    def act(self, inputs: Inputs) -> Tensor:
-        """Bins (B, H, D) int64."""
+    def act(self, inputs: Inputs) -> Answer:
+        """The head's answer; an `ActionCodec` reads it."""
         tokens, keep = self.see(inputs)
         prefix, plan, _ = self.think(inputs, tokens, keep)
-        return self.head.decode(self.trunk, prefix, plan, self.config.head.readout)
+        return self.head.decode(self.trunk, prefix, plan)
 
     def parameter_count(self) -> int:
         """Number of trained numbers."""

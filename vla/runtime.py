@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unknown
+from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
@@ -34,7 +35,7 @@ class VlaPolicy:
             cameras=list(config.cameras),
             image_height=config.image_size,
             image_width=config.image_size,
-            tokenizer_id=checkpoint.actions.id,
+            tokenizer_id=checkpoint.codec.id,
         )
         self._warm_up()
 
@@ -83,8 +84,8 @@ class VlaPolicy:
             seen = time.perf_counter_ns()
             prefix, plan, _ = self._model.think(inputs, tokens, keep)
             thought = time.perf_counter_ns()
-            readout = self._checkpoint.config.model.head.readout
-            bins = self._model.head.decode(self._model.trunk, prefix, plan, readout).numpy()
+            answer = self._model.head.decode(self._model.trunk, prefix, plan)
+        said = self._checkpoint.codec.read(answer)
         done = time.perf_counter_ns()
         latency = {
             "preprocess": prepared - began,
@@ -92,21 +93,20 @@ class VlaPolicy:
             "prefix": thought - seen,
             "action": done - thought,
         }
-        return [self._chunk(each, row, latency) for each, row in zip(observations, bins, strict=True)]
+        return [self._chunk(each, said, row, latency) for row, each in enumerate(observations)]
 
     def _chunk(
-        self, observation: Observation, bins: NDArray[np.int64], latency_ns: dict[str, int]
+        self, observation: Observation, said: Said, row: int, latency_ns: dict[str, int]
     ) -> ActionChunk:
-        """The answer in the units of the action space. bins: (H, D)."""
-        first = self._model.trunk.words
+        """The answer that is a row of what was said."""
         return ActionChunk(
             t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=self._checkpoint.actions.decode(bins),
-            bins=bins.astype(np.int16),
-            policy_tokens=[first + int(bin_) for bin_ in bins.flatten()],
+            actions=said.actions[row],
+            bins=said.bins[row].astype(np.int16),
+            policy_tokens=said.tokens[row],
             tokenizer_id=self._info.tokenizer_id,
             step_ns=self._checkpoint.spec.step_ns,
             spec_id=self._checkpoint.spec.id,

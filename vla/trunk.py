@@ -1,4 +1,4 @@
-"""The decoder LM: a Llama of `transformers`, run over embeddings in segments that share a cache.
+"""The decoder LM: a Llama, Gemma or Qwen of `transformers`, run over embeddings in segments that share a cache.
 
 First the prefix (words, image tokens, state, focus queries) in which everything sees everything; then a head's block of
 action tokens, which sees the prefix and of itself what its mask allows. The last 256 rows of the vocabulary are the
@@ -8,12 +8,29 @@ action ids; they serve as input embeddings and as the only rows of the LM head t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import (
+    DynamicCache,
+    GemmaConfig,
+    GemmaModel,
+    LlamaConfig,
+    LlamaModel,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 from reflexarc.configs.policy import ACTION_BINS, LanguageConfig
+
+DECODERS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaModel),
+    "gemma": (GemmaConfig, GemmaModel),
+    "qwen": (Qwen3Config, Qwen3Model),
+}
+"""Configuration and model by `language.kind`."""
 
 WORD_SCALE = 0.3
 """Initial standard deviation of word embeddings, comparable to that of the image tokens."""
@@ -30,6 +47,11 @@ class Prefix:
         self.keep = keep
         self.next_position = next_position
 
+    def keys_and_values(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each layer (B, K, P, d), for K heads; keys are rotated by their positions."""
+        for layer in self.cache.layers:
+            yield layer.keys, layer.values
+
 
 class Trunk(nn.Module):
     """See the header. `words`: size of the text vocabulary; action ids start there."""
@@ -39,29 +61,34 @@ class Trunk(nn.Module):
         self.words = words
         self.width = config.width
         self._max_length = 1 + config.max_words
-        self._llama = LlamaConfig(
+        configuration, decoder = DECODERS[config.kind]
+        self._sizes = configuration(
             vocab_size=words + ACTION_BINS,
             hidden_size=config.width,
             intermediate_size=config.mlp_width,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,
+            num_key_value_heads=config.key_heads,
+            head_dim=config.head_width,
             max_position_embeddings=4096,
             pad_token_id=0,
             bos_token_id=1,
             attn_implementation="sdpa",
         )
-        self.llama = LlamaModel(self._llama)
+        self.llama = decoder(
+            self._sizes
+        )  # whatever its kind: the name stands in the tensors of every checkpoint
+        self._scale = float(getattr(self.llama.embed_tokens, "scalar_embed_scale", 1.0))  # Gemma's
         with torch.no_grad():
             table = self.llama.embed_tokens.weight
-            table[:words].normal_(std=WORD_SCALE)
-            table[words:] = smooth_rows(config.width)
+            table[:words].normal_(std=WORD_SCALE / self._scale)
+            table[words:] = smooth_rows(config.width) / self._scale
 
     @property
     def action_rows(self) -> Tensor:
         """(256, width) the vocabulary rows of the action ids."""
         rows: Tensor = self.llama.embed_tokens.weight[self.words :]
-        return rows
+        return rows if self._scale == 1.0 else rows * self._scale
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (..., width) of word or action ids."""
@@ -77,7 +104,7 @@ class Trunk(nn.Module):
 
         The first `words` embeddings are words; what stands after them has the same positions however many they are.
         """
-        cache = DynamicCache(config=self._llama)
+        cache = DynamicCache(config=self._sizes)
         mask = keep[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
         positions = torch.arange(keep.shape[1], device=keep.device)
         positions[words:] += self._max_length - words
@@ -95,6 +122,11 @@ class Trunk(nn.Module):
         mask = torch.cat([seen, block.expand(batch, 1, -1, -1)], dim=-1)
         positions = torch.arange(start, start + count, device=embeddings.device)
         return self._run(embeddings, mask, positions, prefix.cache)
+
+    def rotation(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (1, T, d) that rotate queries and keys at positions (T,), in the dtype of `like`."""
+        turn: tuple[Tensor, Tensor] = self.llama.rotary_emb(like, positions[None])
+        return turn
 
     def _run(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         out = self.llama(

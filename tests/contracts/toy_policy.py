@@ -11,7 +11,7 @@ from reflexarc.configs.policy import PolicyConfig
 from reflexarc.vla.checkpoint import Checkpoint, build_model
 from reflexarc.vla.preprocess import proprio_features
 from reflexarc.vla.stats import Stats
-from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer
 from reflexarc.vla.train.data import TrainingData
 from reflexarc.wire.images import encode_image
 from reflexarc.wire.messages import F64, Observation, State
@@ -19,6 +19,14 @@ from reflexarc.wire.messages import F64, Observation, State
 SIZE, HORIZON = 32, 4
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 STEP = 0.02
+TOY_HEADS: dict[str, dict[str, object]] = {
+    "parallel": {},
+    "autoregressive": {},
+    "regression": {},
+    "flow": {"width": 32, "mlp_width": 64},
+    "fast": {"vocabulary": 128},
+}
+"""The sizes of every head of the toy; names are kinds."""
 
 
 def toy_config(head: str = "parallel", **train: object) -> PolicyConfig:
@@ -46,7 +54,7 @@ def toy_config(head: str = "parallel", **train: object) -> PolicyConfig:
                 "vision": {"kind": "conv", "width": 16, "blocks": 1},
                 "connector": {"kind": "resampler", "tokens": 4, "key_width": 16},
                 "language": {"width": 48, "layers": 2, "heads": 2, "mlp_width": 96, "max_words": 8},
-                "head": {"kind": head},
+                "head": {"kind": head} | TOY_HEADS[head],
             },
             "train": settings | train,
         }
@@ -106,8 +114,11 @@ def toy_checkpoint(head: str = "parallel") -> Checkpoint:
     actions = UniformTokenizer.fit(data.spec, data.actions.reshape(-1, 7))
     words = WordTokenizer.fit(data.instructions, config.model.language.max_words)
     stats = Stats.fit(config.model.proprio, data.proprio, data.focus)
-    model = build_model(config, data.spec, actions, words, stats)
-    return Checkpoint(config, data.spec, actions, words, stats, model)
+    fast = None
+    if head == "fast":
+        fast = FastTokenizer.fit(actions.normalise(data.actions)[..., actions.varies], vocabulary=128)
+    model = build_model(config, data.spec, actions, words, stats, fast)
+    return Checkpoint(config, data.spec, actions, words, stats, model, fast)
 
 
 def toy_spec() -> ActionSpec:

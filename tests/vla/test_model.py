@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from contracts.toy_policy import HORIZON, SIZE, toy_checkpoint, toy_config, toy_data
 from reflexarc.configs.policy import PolicyConfig
@@ -16,7 +17,7 @@ from reflexarc.vla.inputs import Inputs
 from reflexarc.vla.model import VlaModel
 from reflexarc.vla.train.batch import Batch, Batches
 
-HEADS = ("parallel", "autoregressive")
+BINNED = ("parallel", "autoregressive")
 
 
 def toy_batch(rows: int = 6) -> tuple[Batch, Batches]:
@@ -24,7 +25,7 @@ def toy_batch(rows: int = 6) -> tuple[Batch, Batches]:
     batches = Batches(
         data,
         checkpoint.config.model,
-        actions=checkpoint.actions,
+        actions=checkpoint.codec,
         words=checkpoint.words,
         stats=checkpoint.stats,
     )
@@ -37,22 +38,34 @@ def model_of(config: PolicyConfig) -> VlaModel:
     return build_model(config, base.spec, base.actions, base.words, base.stats).eval()
 
 
-@pytest.mark.parametrize("head", HEADS)
+def action_logits(model: VlaModel, inputs: Inputs, bins: Tensor) -> Tensor:
+    """(B, H, D, 256) of a binned head, given the true bins (B, H, D)."""
+    tokens, keep = model.see(inputs)
+    prefix, plan, _ = model.think(inputs, tokens, keep)
+    given = (bins,) if model.config.head.kind == "autoregressive" else ()
+    logits: Tensor = model.head(model.trunk, prefix, plan, *given)  # type: ignore[operator]
+    return logits
+
+
+@pytest.mark.parametrize("head", BINNED)
 def test_logits_are_256_for_each_dimension_of_each_action(head: str) -> None:
     batch, _ = toy_batch()
-    logits, focus = model_of(toy_config(head))(batch.inputs, batch.bins)
-    assert logits.shape == (6, HORIZON, 7, 256)
+    model = model_of(toy_config(head))
+    assert action_logits(model, batch.inputs, batch.labels.bins).shape == (6, HORIZON, 7, 256)
+    loss, focus = model(batch.inputs, batch.labels)
+    assert loss.shape == ()
     assert focus is not None
     assert focus.shape == (6, 2, 3, 256)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", BINNED)
 def test_acting_reads_what_training_predicts(head: str) -> None:
     """Decoding token by token with a cache gives the tokens that one teacher-forced pass predicts for them."""
     batch, _ = toy_batch()
     model = model_of(toy_config(head))
-    bins = model.act(batch.inputs)
-    logits, _ = model(batch.inputs, bins.clone())
+    bins = model.act(batch.inputs).bins
+    assert bins is not None
+    logits = action_logits(model, batch.inputs, bins.clone())
     varies = torch.from_numpy(toy_checkpoint().actions.varies)
     assert torch.equal(read_bins(logits, "median")[..., varies], bins[..., varies])
     assert not bins[..., ~varies].any()
@@ -61,10 +74,10 @@ def test_acting_reads_what_training_predicts(head: str) -> None:
 def test_an_autoregressive_token_does_not_see_later_ones() -> None:
     batch, _ = toy_batch()
     model = model_of(toy_config("autoregressive"))
-    before, _ = model(batch.inputs, batch.bins)
-    changed = batch.bins.clone()
+    before = action_logits(model, batch.inputs, batch.labels.bins)
+    changed = batch.labels.bins.clone()
     changed[:, 2, 3] = (changed[:, 2, 3] + 100) % 256
-    after, _ = model(batch.inputs, changed)
+    after = action_logits(model, batch.inputs, changed)
     different = (before - after).abs().amax(dim=(0, 3)).flatten() > 1e-5
     assert different.nonzero().min() == 2 * 7 + 4
 
@@ -79,8 +92,8 @@ def test_padding_and_company_in_a_batch_change_nothing() -> None:
     padded = torch.cat([short, torch.zeros(1, words.shape[1] - 4, dtype=torch.int64)], dim=1)
     together = dataclasses.replace(batch.inputs, words=torch.cat([padded, words[1:]]))
     alone = Inputs(batch.inputs.images[:1], short, batch.inputs.proprio[:1], batch.inputs.tcp[:1])
-    first, _ = model(together, batch.bins)
-    second, _ = model(alone, batch.bins[:1])
+    first = action_logits(model, together, batch.labels.bins)
+    second = action_logits(model, alone, batch.labels.bins[:1])
     assert torch.allclose(first[:1], second, atol=1e-4)
 
 
@@ -100,8 +113,8 @@ def test_the_action_depends_on_everything_that_is_given(what: str) -> None:
         "order of words": {"words": torch.cat([given.words[:, :1], given.words[:, 1:].flip(1)], dim=1)},
         "order of cameras": {"images": images.flip(1)},
     }[what]
-    before, _ = model(given, batch.bins)
-    after, _ = model(dataclasses.replace(given, **changed), batch.bins)
+    before = action_logits(model, given, batch.labels.bins)
+    after = action_logits(model, dataclasses.replace(given, **changed), batch.labels.bins)
     assert (before - after).abs().max() > 1e-5
 
 
@@ -119,9 +132,9 @@ def test_every_part_is_chosen_by_configuration_and_learns(
     for name, each in model.named_parameters():
         if ".film." in name:  # it starts at zero: nothing would flow through it yet
             torch.nn.init.normal_(each, std=0.1)
-    logits, focus_logits = model(batch.inputs, batch.bins)
+    loss, focus_logits = model(batch.inputs, batch.labels)
     assert (focus_logits is None) is not focus
-    total = logits.logsumexp(-1).sum() + (0 if focus_logits is None else focus_logits.logsumexp(-1).sum())
+    total = loss + (0 if focus_logits is None else focus_logits.logsumexp(-1).sum())
     total.backward()
     idle = [
         name

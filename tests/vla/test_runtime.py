@@ -56,7 +56,7 @@ def test_an_observation_becomes_what_the_model_was_trained_on() -> None:
     batches = Batches(
         data,
         checkpoint.config.model,
-        actions=checkpoint.actions,
+        actions=checkpoint.codec,
         words=checkpoint.words,
         stats=checkpoint.stats,
     )

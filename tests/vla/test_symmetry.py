@@ -117,7 +117,7 @@ def test_mirrored_images_are_flipped_and_the_rest_of_the_batch_is_not() -> None:
     batches = Batches(
         data,
         checkpoint.config.model,
-        actions=checkpoint.actions,
+        actions=checkpoint.codec,
         words=checkpoint.words,
         stats=checkpoint.stats,
     )
@@ -141,7 +141,7 @@ def test_only_tcp_deltas_can_be_mirrored() -> None:
     batches = Batches(
         other,
         checkpoint.config.model,
-        actions=checkpoint.actions,
+        actions=checkpoint.codec,
         words=checkpoint.words,
         stats=checkpoint.stats,
     )

@@ -9,26 +9,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reflexarc.configs.policy import BinsHeadConfig
 from reflexarc.vla.heads.readout import read_tokens
+from reflexarc.vla.heads.shape import HeadShape
+from reflexarc.vla.labels import Answer, Labels
+from reflexarc.vla.loss import binned_loss
 from reflexarc.vla.trunk import Prefix, Trunk
 
 
 class AutoregressiveHead(nn.Module):
-    """See the header. Token i is dimension i mod D of action i div D.
-
-    fixed: (D,) the bin of a dimension that never varies, -1 for the others.
-    """
+    """See the header. Token i is dimension i mod D of action i div D."""
 
     fixed: Tensor
 
-    def __init__(self, width: int, horizon: int, fixed: Tensor) -> None:
+    def __init__(self, config: BinsHeadConfig, shape: HeadShape) -> None:
         super().__init__()
-        self.horizon, self.dims = horizon, len(fixed)
-        dims = self.dims
-        self.register_buffer("fixed", fixed, persistent=False)
+        width, self.horizon, self.dims = shape.language.width, shape.horizon, shape.dims
+        self.readout = config.readout
+        self.register_buffer("fixed", shape.fixed, persistent=False)
         self.begin = nn.Parameter(torch.randn(width) * 0.3)
-        self.slots = nn.Parameter(torch.randn(horizon * dims, width) * 0.3)
-        self.bias = nn.Parameter(torch.zeros(dims, 256))
+        self.slots = nn.Parameter(torch.randn(self.horizon * self.dims, width) * 0.3)
+        self.bias = nn.Parameter(torch.zeros(self.dims, 256))
 
     def forward(self, trunk: Trunk, prefix: Prefix, plan: Tensor, bins: Tensor) -> Tensor:
         """Logits (B, H, D, 256) given the true bins (B, H, D). plan: (B, width)."""
@@ -38,14 +39,18 @@ class AutoregressiveHead(nn.Module):
         logits = trunk.action_logits(trunk.extend(tokens, prefix, causal=True))
         return torch.unflatten(logits, 1, (self.horizon, self.dims)) + self.bias
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor, readout: str) -> Tensor:
-        """Bins (B, H, D) int64."""
+    def loss(self, trunk: Trunk, prefix: Prefix, plan: Tensor, labels: Labels) -> Tensor:
+        """See `Head`."""
+        return binned_loss(self(trunk, prefix, plan, labels.bins), labels, self.fixed)
+
+    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
+        """See `Head`."""
         token = self.begin.expand(len(plan), 1, -1)
         chosen = []
         for index in range(self.horizon * self.dims):
             dim = index % self.dims
             hidden = trunk.extend(token + self.slots[index] + plan[:, None], prefix, causal=True)
             logits = trunk.action_logits(hidden) + self.bias[dim]
-            chosen.append(read_tokens(logits, readout, self.fixed[dim]))
+            chosen.append(read_tokens(logits, self.readout, self.fixed[dim]))
             token = trunk.embed(chosen[-1] + trunk.words)
-        return torch.unflatten(torch.cat(chosen, dim=1), 1, (self.horizon, self.dims))
+        return Answer(bins=torch.unflatten(torch.cat(chosen, dim=1), 1, (self.horizon, self.dims)))

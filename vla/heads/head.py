@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
+from reflexarc.configs.policy import HeadConfig
 from reflexarc.vla.heads.autoregressive import AutoregressiveHead
+from reflexarc.vla.heads.fast import FastHead
+from reflexarc.vla.heads.flow import FlowHead
 from reflexarc.vla.heads.parallel import ParallelHead
-from reflexarc.vla.heads.readout import read_bins, read_tokens
+from reflexarc.vla.heads.regression import RegressionHead
+from reflexarc.vla.heads.shape import HeadShape
+from reflexarc.vla.labels import Answer, Labels
 from reflexarc.vla.trunk import Prefix, Trunk
-
-__all__ = ["HEADS", "Head", "build_head", "read_bins", "read_tokens"]
 
 
 class Head(Protocol):
-    """Emits H·D action tokens after a prefix."""
+    """From a prefix to a chunk. plan: (B, width), what every action starts from. The prefix's cache is used up."""
 
-    def __call__(self, trunk: Trunk, prefix: Prefix, plan: Tensor, bins: Tensor) -> Tensor:
-        """For training: logits (B, H, D, 256) where the true bins are (B, H, D)."""
+    def loss(self, trunk: Trunk, prefix: Prefix, plan: Tensor, labels: Labels) -> Tensor:
+        """For training: the mean loss () over the actions that are labels."""
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor, readout: str) -> Tensor:
-        """For acting: bins (B, H, D) int64. The prefix's cache is used up."""
+    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
+        """For acting."""
 
 
-HEADS: dict[str, Callable[[int, int, Tensor], nn.Module]] = {
+HEADS: dict[str, Callable[[Any, HeadShape], nn.Module]] = {
     "parallel": ParallelHead,
     "autoregressive": AutoregressiveHead,
+    "regression": RegressionHead,
+    "flow": FlowHead,
+    "fast": FastHead,
 }
 
 
-def build_head(kind: str, width: int, horizon: int, fixed: Tensor) -> Head:
-    """The head of that kind, with random weights. fixed: (D,) the bin of a dimension that never varies, else -1."""
-    return cast(Head, HEADS[kind](width, horizon, fixed))
+def build_head(config: HeadConfig, shape: HeadShape) -> Head:
+    """The head that `config.kind` names, with random weights."""
+    return cast(Head, HEADS[config.kind](config, shape))

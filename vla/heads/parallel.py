@@ -9,33 +9,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reflexarc.configs.policy import BinsHeadConfig
 from reflexarc.vla.heads.readout import read_tokens
+from reflexarc.vla.heads.shape import HeadShape
+from reflexarc.vla.labels import Answer, Labels
+from reflexarc.vla.loss import binned_loss
 from reflexarc.vla.trunk import Prefix, Trunk
 
 
 class ParallelHead(nn.Module):
-    """See the header. fixed: (D,) the bin of a dimension that never varies, -1 for the others."""
+    """See the header."""
 
     fixed: Tensor
 
-    def __init__(self, width: int, horizon: int, fixed: Tensor) -> None:
+    def __init__(self, config: BinsHeadConfig, shape: HeadShape) -> None:
         super().__init__()
-        dims = len(fixed)
-        self.register_buffer("fixed", fixed, persistent=False)
-        self.queries = nn.Parameter(torch.randn(horizon, width) * 0.3)
-        self.expand = nn.Linear(width, dims * width)
-        self.bias = nn.Parameter(torch.zeros(dims, 256))
-        self.dims = dims
+        width, self.dims = shape.language.width, shape.dims
+        self.readout = config.readout
+        self.register_buffer("fixed", shape.fixed, persistent=False)
+        self.queries = nn.Parameter(torch.randn(shape.horizon, width) * 0.3)
+        self.expand = nn.Linear(width, self.dims * width)
+        self.bias = nn.Parameter(torch.zeros(self.dims, 256))
 
-    def forward(self, trunk: Trunk, prefix: Prefix, plan: Tensor, bins: Tensor) -> Tensor:
-        """Logits (B, H, D, 256); `bins` are not looked at. plan: (B, width)."""
-        return self._logits(trunk, prefix, plan)
-
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor, readout: str) -> Tensor:
-        """Bins (B, H, D) int64."""
-        return read_tokens(self._logits(trunk, prefix, plan), readout, self.fixed)
-
-    def _logits(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Tensor:
+    def forward(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Tensor:
+        """Logits (B, H, D, 256). plan: (B, width)."""
         hidden = trunk.extend(self.queries + plan[:, None], prefix, causal=False)
         each = self.expand(hidden).unflatten(-1, (self.dims, -1))
         return trunk.action_logits(each) + self.bias
+
+    def loss(self, trunk: Trunk, prefix: Prefix, plan: Tensor, labels: Labels) -> Tensor:
+        """See `Head`."""
+        return binned_loss(self(trunk, prefix, plan), labels, self.fixed)
+
+    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
+        """See `Head`."""
+        return Answer(bins=read_tokens(self(trunk, prefix, plan), self.readout, self.fixed))

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reflexarc.configs.policy import AugmentConfig, ModelConfig
+from reflexarc.vla.actions import ActionCodec
 from reflexarc.vla.inputs import Inputs
+from reflexarc.vla.labels import Labels
 from reflexarc.vla.preprocess import Raw, to_inputs
 from reflexarc.vla.stats import FEATURE_NAMES, Stats
-from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers import WordTokenizer
 from reflexarc.vla.tokenizers.text import BEGIN, PAD, UNKNOWN
 from reflexarc.vla.train.data import Rows, TrainingData
 from reflexarc.vla.train.symmetry import Mirror, Recolour, require_tcp_deltas
@@ -22,14 +24,13 @@ from reflexarc.wire.messages import F64
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """bins: (B, H, D) int64. mask: (B, H) bool. focus_bins: (B, 2, 3) int64. focus_mask: (B, 2) bool.
+    """focus_bins: (B, 2, 3) int64. focus_mask: (B, 2) bool.
 
-    actions: (B, H, D) float32 and focus: (B, 2, 3) float32 m are the labels before binning.
+    actions: (B, H, D) float32 and focus: (B, 2, 3) float32 m are the labels in the units of the world.
     """
 
     inputs: Inputs
-    bins: Tensor
-    mask: Tensor
+    labels: Labels
     actions: Tensor
     focus_bins: Tensor
     focus_mask: Tensor
@@ -58,12 +59,13 @@ class Batches:
         data: TrainingData,
         config: ModelConfig,
         *,
-        actions: UniformTokenizer,
+        actions: ActionCodec,
         words: WordTokenizer,
         stats: Stats,
+        smoothing: float = 0.0,
     ) -> None:
         self._data, self._config = data, config
-        self._actions, self._stats = actions, stats
+        self._actions, self._stats, self._smoothing = actions, stats, smoothing
         self._words = np.stack([words.encode(text) for text in data.instructions])
         self._vocabulary = words
         names = [name for feature in config.proprio for name in FEATURE_NAMES[feature]]
@@ -104,8 +106,7 @@ class Batches:
             known = np.zeros_like(known)
         return Batch(
             inputs=inputs,
-            bins=torch.from_numpy(self._actions.encode(drawn.actions)),
-            mask=torch.from_numpy(drawn.mask),
+            labels=self._actions.labels(drawn.actions, drawn.mask, self._smoothing),
             actions=torch.from_numpy(drawn.actions.astype(np.float32)),
             focus_bins=torch.from_numpy(self._focus_bins(focus, known)),
             focus_mask=torch.from_numpy(known),

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.policy import PolicyConfig
+from reflexarc.vla.actions import repeat_last
 from reflexarc.vla.checkpoint import Checkpoint, build_model, save_checkpoint
+from reflexarc.vla.loss import masked_mean, smoothed_cross_entropy
 from reflexarc.vla.stats import Stats
-from reflexarc.vla.tokenizers import UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer
 from reflexarc.vla.train.batch import Batch, Batches
 from reflexarc.vla.train.card import write_card
 from reflexarc.vla.train.data import Draw, TrainingData
 from reflexarc.vla.train.gaze import Gaze
-from reflexarc.vla.train.loss import masked_mean, smoothed_cross_entropy
 from reflexarc.vla.train.progress import CURVE, Report, draw_curve
 from reflexarc.vla.train.schedule import learning_rate, progress
 from reflexarc.vla.train.state import STATE, TrainState, load_state, save_state
@@ -72,14 +73,21 @@ class Trainer:
             config.model.language.max_words,
         )
         stats = Stats.fit(config.model.proprio, data.proprio[self._rows], self._focus_for_stats())
-        model = build_model(config, data.spec, actions, words, stats)
-        self.checkpoint = Checkpoint(config, data.spec, actions, words, stats, model)
+        fast = self._fast(actions)
+        model = build_model(config, data.spec, actions, words, stats, fast)
+        self.checkpoint = Checkpoint(config, data.spec, actions, words, stats, model, fast)
         self._device = torch.device(_device(train.device))
         self.model = model.to(self._device)
         self._precision = _precision(train.precision, self._device)
-        self._batches = Batches(data, config.model, actions=actions, words=words, stats=stats)
+        self._batches = Batches(
+            data,
+            config.model,
+            actions=self.checkpoint.codec,
+            words=words,
+            stats=stats,
+            smoothing=train.smoothing,
+        )
         self._gaze = Gaze(train.gaze, config.model) if train.gaze else None
-        self._varies = torch.from_numpy(np.flatnonzero(actions.varies)).to(self._device)
         self._optimizer = torch.optim.AdamW(
             _groups(self.model, train.weight_decay), lr=train.learning_rate, betas=(0.9, 0.98), fused=True
         )
@@ -121,9 +129,7 @@ class Trainer:
         """Figures of the averaged weights on held-out episodes; empty if none were held out."""
         own = {name: each.detach().clone() for name, each in self.model.state_dict().items()}
         self.model.load_state_dict(self._averaged)
-        figures = validate(
-            self.model, self._held_out_batches(), self.checkpoint.actions, self.config.train.smoothing
-        )
+        figures = validate(self.model, self._held_out_batches(), self.checkpoint.codec)
         self.model.load_state_dict(own)
         return figures
 
@@ -160,11 +166,8 @@ class Trainer:
         train = self.config.train
         enabled = self._precision is torch.bfloat16
         with torch.autocast(self._device.type, self._precision, enabled=enabled):
-            logits, focus_logits = self.model(batch.inputs, batch.bins)
-        each = smoothed_cross_entropy(
-            logits[:, :, self._varies], batch.bins[:, :, self._varies], train.smoothing
-        )
-        loss = masked_mean(each.mean(-1), batch.mask)
+            loss: Tensor
+            loss, focus_logits = self.model(batch.inputs, batch.labels)
         if focus_logits is not None and train.focus_weight:
             focus = smoothed_cross_entropy(focus_logits, batch.focus_bins, train.smoothing)
             loss = loss + train.focus_weight * masked_mean(focus.mean(-1), batch.focus_mask)
@@ -198,6 +201,16 @@ class Trainer:
             "train_loss": float(np.mean(losses)) if losses else 0.0,
             "validation": validation,
         }
+
+    def _fast(self, actions: UniformTokenizer) -> FastTokenizer | None:
+        head = self.config.model.head
+        if head.kind != "fast":
+            return None
+        if head.folder is not None:
+            return FastTokenizer.load(Path(head.folder))
+        whole = repeat_last(self.data.actions[self._rows], self.data.mask[self._rows])
+        chunks = actions.normalise(whole)[..., actions.varies]
+        return FastTokenizer.fit(chunks, scale=head.scale, vocabulary=head.vocabulary)
 
     def _focus_for_stats(self) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         return self.data.focus[self._rows] if self.config.model.focus else None

@@ -1,4 +1,4 @@
-"""Losses and figures of merit over binned tokens."""
+"""Losses that several heads share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from reflexarc.configs.policy import ACTION_BINS
+from reflexarc.vla.labels import Labels
 
 
 def smoothed_cross_entropy(logits: Tensor, bins: Tensor, sigma: float) -> Tensor:
@@ -18,6 +19,13 @@ def smoothed_cross_entropy(logits: Tensor, bins: Tensor, sigma: float) -> Tensor
     if sigma == 0:
         return -chances.gather(-1, bins[..., None])[..., 0]
     return -(_soft_targets(sigma, logits.device)[bins] * chances).sum(-1)
+
+
+def binned_loss(logits: Tensor, labels: Labels, fixed: Tensor) -> Tensor:
+    """Mean loss () of logits (B, H, D, 256) over the dimensions that vary. fixed: (D,) -1 where one does."""
+    varies = torch.nonzero(fixed < 0)[:, 0]
+    each = smoothed_cross_entropy(logits[:, :, varies], labels.bins[:, :, varies], labels.smoothing)
+    return masked_mean(each.mean(-1), labels.mask)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

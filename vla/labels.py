@@ -1,0 +1,40 @@
+"""What a head learns from, and what it answers: the same three ways of writing a chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Labels:
+    """The true chunks of a batch.
+
+    bins: (B, H, D) int64. values: (B, H, D) float32 in [-1, 1] over the bounds of the bins; what is no label repeats
+    the last that is one. tokens: (B, T) int64 FAST tokens, -1 behind the last; T is 0 where no head reads them.
+    mask: (B, H) bool, false where an action is no label. smoothing: width in bins of binned heads' soft targets.
+    """
+
+    bins: Tensor
+    values: Tensor
+    tokens: Tensor
+    mask: Tensor
+    smoothing: float = 0.0
+
+    def to(self, device: torch.device) -> Labels:
+        """The same labels on another device."""
+        bins, values, tokens, mask = (
+            each.to(device) for each in (self.bins, self.values, self.tokens, self.mask)
+        )
+        return Labels(bins, values, tokens, mask, self.smoothing)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """A batch of chunks as a head says them: exactly one of the three is there, written as in `Labels`."""
+
+    bins: Tensor | None = None
+    values: Tensor | None = None
+    tokens: Tensor | None = None
