@@ -1,7 +1,8 @@
 """Evaluate a policy on a suite of tasks in virtual time: success rates that another machine can repeat.
 
-Every episode is a seed that collection refuses to use. The latency of the policy is injected as simulated time. The
-result is independent of the number of workers and of the machine's speed.
+Every episode is a seed that collection refuses to use, unless the question is what a policy learned by heart. The
+latency of the policy is injected as simulated time. The result is independent of the number of workers and of the
+machine's speed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def suite_tasks(suite: str, tasks: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvalJob:
-    """Episodes `first` .. `first + count - 1` of one task."""
+    """Episodes `first` .. `first + count - 1` of one task. seen: of the scenes that demonstrations are collected in."""
 
     task: str
     policy: str
@@ -53,6 +54,7 @@ class EvalJob:
     latency: str
     setup: Setup
     log_dir: Path | None
+    seen: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,11 +84,14 @@ def evaluate(
     latency: str = "0.05",
     workers: int = 2,
     log_dir: Path | None = None,
+    seen: bool = False,
 ) -> list[Evaluated]:
     """Run `episodes` of each task; returns the results sorted by task and index."""
     batch = max(1, min(10, math.ceil(episodes / max(1, workers))))
     jobs = [
-        EvalJob(task, policy, seed, first, min(batch, episodes - first), wording, latency, setup, log_dir)
+        EvalJob(
+            task, policy, seed, first, min(batch, episodes - first), wording, latency, setup, log_dir, seen
+        )
         for task in tasks
         for first in range(0, episodes, batch)
     ]
@@ -123,7 +128,7 @@ def _episodes(job: EvalJob) -> Iterator[Evaluated]:
         latency=Latency.parse("0" if job.policy == "expert" else job.latency),
     )
     for index in range(job.first, job.first + job.count):
-        seed = EVALUATION_SEED_BASE + job.seed * EPISODE_SEEDS + index
+        seed = job.seed * EPISODE_SEEDS + index + (0 if job.seen else EVALUATION_SEED_BASE)
         told = _told(world, job.wording, seed)
         metadata = job.setup.metadata(task=job.task, seed=seed, policy=job.policy, clock="virtual")
         session.subscribers.clear()
@@ -195,12 +200,20 @@ def summarise(results: list[Evaluated]) -> dict[str, Any]:
 
 
 def report(
-    results: list[Evaluated], *, policy: str, seed: int, wording: Wording, latency: str, setup: Setup
+    results: list[Evaluated],
+    *,
+    policy: str,
+    seed: int,
+    wording: Wording,
+    latency: str,
+    setup: Setup,
+    seen: bool = False,
 ) -> dict[str, Any]:
     """Everything about an evaluation, as JSON."""
     return {
         "policy": policy,
         "seed": seed,
+        "seen": seen,
         "clock": "virtual",
         "wording": wording,
         "latency": latency,

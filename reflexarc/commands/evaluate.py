@@ -17,6 +17,7 @@ def evaluate(
     task: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
     episodes: int = 50,
     seed: int = 0,
+    seen: bool = False,
     clock: Literal["virtual"] = "virtual",
     wording: Literal["given", "held_out", "blank", "other"] = "given",
     latency: str = "0.05",
@@ -38,6 +39,7 @@ def evaluate(
         task: only these tasks of the suite.
         episodes: of each task.
         seed: of the evaluation.
+        seen: the scenes of `reflexarc collect` with this seed instead: what was learned by heart, not what is known.
         clock: simulated time; the real-time path is `reflexarc run`.
         wording: what the policy is told: as trained, phrases never trained on, nothing, or another object.
         latency: of the policy in simulated seconds, or a file of latencies to draw from; the expert answers at once.
@@ -68,9 +70,10 @@ def evaluate(
         latency=latency,
         workers=workers,
         log_dir=log,
+        seen=seen,
     )
     figures = evaluation.report(
-        results, policy=policy, seed=seed, wording=wording, latency=latency, setup=setup
+        results, policy=policy, seed=seed, wording=wording, latency=latency, setup=setup, seen=seen
     )
     evaluation.print_table(console, figures["tasks"], f"{policy} on {suite}, instruction: {wording}")
     write_json(json, figures)

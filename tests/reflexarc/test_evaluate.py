@@ -41,6 +41,13 @@ def test_the_expert_succeeds_and_the_figures_do_not_depend_on_the_batches() -> N
     assert all(item.seed >= collection.EVALUATION_SEED_BASE for item in by_one)
 
 
+def test_what_was_seen_are_the_scenes_of_the_demonstrations() -> None:
+    setup = load_setup()
+    (item,) = evaluation.evaluate("expert", ("button",), episodes=1, seed=3, setup=setup, workers=1, seen=True)
+    assert item.seed == 3 * collection.EPISODE_SEEDS
+    assert item.success
+
+
 def test_another_wording_is_told_but_not_judged() -> None:
     setup = load_setup()
     told = {
