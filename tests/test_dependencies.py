@@ -14,7 +14,7 @@ from test_layering import TORCH_FREE, imports_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = (ROOT / "requirements" / "lock.txt").read_text()
+LOCKS = {name: (ROOT / "requirements" / f"{name}.txt").read_text() for name in ("lock", "ray")}
 PART_OF = {"pydantic_core": "pydantic"}
 """Modules of a package that come as a distribution of their own, at the very version that the package needs."""
 FOLDERS = (*TORCH_FREE, "sim", "datasets", "vla", "reflexarc")
@@ -73,11 +73,18 @@ def test_every_dependency_is_explained_once_under_its_extra() -> None:
     assert explained == {extra: found for extra, found in DECLARED.items() if extra != "all"}
 
 
-def test_lock_pins_every_dependency_with_hashes_and_names_no_registry() -> None:
-    pinned = set(re.findall(r"^([a-z0-9-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", LOCK, re.MULTILINE))
-    assert set(re.findall(r"^[^\s#]+", LOCK, re.MULTILINE)) == set(
-        re.findall(r"^[a-z0-9.-]+==\S+(?= \\$)", LOCK, re.MULTILINE)
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_pins_every_dependency_with_hashes_and_names_no_registry(name: str) -> None:
+    lock = LOCKS[name]
+    pinned = set(re.findall(r"^([a-z0-9-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", lock, re.MULTILINE))
+    assert set(re.findall(r"^[^\s#]+", lock, re.MULTILINE)) == set(
+        re.findall(r"^[a-z0-9.-]+==\S+(?= \\$)", lock, re.MULTILINE)
     )
-    assert pinned >= ALL
-    assert "://" not in LOCK
-    assert not re.search(r"^\s*--(?!hash)", LOCK, re.MULTILINE)
+    assert pinned >= (ALL if name == "ray" else ALL - DECLARED["ray"])
+    assert "://" not in lock
+    assert not re.search(r"^\s*--(?!hash)", lock, re.MULTILINE)
+
+
+def test_the_lock_of_a_cluster_only_adds_to_the_other() -> None:
+    pins = {name: set(re.findall(r"^\S+==\S+", lock, re.MULTILINE)) for name, lock in LOCKS.items()}
+    assert pins["ray"] > pins["lock"]

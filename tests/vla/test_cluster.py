@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from reflexarc.configs.errors import WireError
@@ -105,7 +104,7 @@ def test_robots_are_answered_from_the_cluster_and_a_killed_model_comes_back(serv
             assert isinstance(answer, ActionChunk)
             assert (answer.actions == here.actions).all()
             assert {"queue", "action", "cluster"} <= set(answer.latency_ns)
-        killed = [process.pid for process in psutil.process_iter() if "Replica" in process.name()]
+        killed = [int(pid) for pid in subprocess.check_output(["pgrep", "-f", "^ray::ServeReplica"]).split()]
         assert len(killed) == 2
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
