@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from reflexarc.configs.base import Config
+from reflexarc.configs.engine import EngineConfig
 
 StateFeature = Literal[
     "position", "rotvec", "euler_xyz", "quat_wxyz", "joint_position", "gripper", "gripper_fingers"
@@ -74,6 +75,7 @@ class OpenVlaConfig(ForeignConfig):
     tenths of the area (OpenVLA-OFT). resize: `bicubic` is the published processor's; `lanczos3` goes through JPEG and
     Lanczos as the training data of LIBERO did. chunk: actions the parallel decoder emits (OFT: LIBERO 8, ALOHA 25,
     Bridge 5). precision: `auto` is bfloat16 on a GPU, as published, and float32 on the CPU. state: OFT's on LIBERO.
+    engine: how the model is run.
     """
 
     state: tuple[StateFeature, ...] = ("position", "rotvec", "gripper_fingers")
@@ -83,6 +85,7 @@ class OpenVlaConfig(ForeignConfig):
     resize: Literal["bicubic", "lanczos3"] = "bicubic"
     chunk: int | None = Field(default=None, ge=1, le=128)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine: EngineConfig = EngineConfig()
 
 
 class LeRobotConfig(ForeignConfig):

@@ -151,16 +151,17 @@ class OpenVlaModel(nn.Module):
         """
         count = images[0].shape[1]
         mean = words.mean(dim=1).repeat_interleave(count, 0) if self.film and words is not None else None
-        flat = [each.flatten(0, 1) for each in images]
-        whole: Tensor = self._see(*flat, *([] if mean is None else [mean]))[0].unflatten(0, (-1, count))
-        return whole.flatten(1, 2)
+        tokens: Tensor = self.features([each.flatten(0, 1) for each in images], mean).unflatten(
+            0, (-1, count)
+        )
+        return tokens.flatten(1, 2)
 
-    def _see(self, *given: Tensor) -> tuple[Tensor]:
+    def features(self, images: Sequence[Tensor], mean: Tensor | None = None) -> Tensor:
         """Of each tower (N, 3, S, S), and the words' mean (N, width) where there is FiLM: (N, patches, width)."""
+        given = (*images, *([] if mean is None else [mean]))
         if torch.is_grad_enabled():
-            return self._features(*given)
-        (tokens,) = self._graphs.run("see", self._features, *given)
-        return (tokens,)
+            return self._features(*given)[0]
+        return self._graphs.run("see", self._features, *given)[0]
 
     def _features(self, *given: Tensor) -> tuple[Tensor]:
         count = len(self.towers)
@@ -173,14 +174,21 @@ class OpenVlaModel(nn.Module):
         embedded: Tensor = self.llama.embed_tokens(ids)
         return embedded
 
+    def words(self, ids: Tensor, *, end: bool) -> Tensor:
+        """(B, L, width) embeddings of the prompt (B, L); end: with the `</s>` that closes OFT's chunk behind it."""
+        return self.embed(torch.cat([ids, torch.full_like(ids[:, :1], END)], dim=1) if end else ids)
+
     def sequence(self, images: Sequence[Tensor], ids: Tensor, state: Tensor | None, *, end: bool) -> Tensor:
         """(B, N, width) embeddings of everything before the actions. ids: (B, L), `<s>` first. state: (B, P).
 
         end: FiLM's average of the words counts the `</s>` that closes OFT's chunk.
         """
+        return self.assemble(self.see(images, self.words(ids, end=end)), ids, state)
+
+    def assemble(self, seen: Tensor, ids: Tensor, state: Tensor | None) -> Tensor:
+        """`sequence` from the image tokens (B, M, width)."""
         words = self.embed(ids)
-        told = torch.cat([words, self.embed(torch.full_like(ids[:, :1], END))], dim=1) if end else words
-        parts = [words[:, :1], self.see(images, told)]
+        parts = [words[:, :1], seen]
         if self.proprio is not None and state is not None:
             parts.append(self.proprio(state)[:, None])
         return torch.cat([*parts, words[:, 1:]], dim=1)
@@ -205,10 +213,15 @@ class OpenVlaModel(nn.Module):
         self, images: Sequence[Tensor], ids: Tensor, state: Tensor | None, horizon: int
     ) -> tuple[Tensor, Tensor]:
         """OFT: the hidden states (B, H·D, width) that answer, and by them values (B, H, D) or ids (B, H, D) int64."""
-        before = self.sequence(images, ids, state, end=True)
+        return self.decode_chunk(self.sequence(images, ids, state, end=True), horizon)
+
+    @torch.inference_mode()
+    def decode_chunk(self, before: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """`parallel` from the embeddings (B, N, width) of everything before the actions."""
         count = horizon * self.dims
         empty = before.new_zeros(len(before), count, before.shape[2])
-        whole = torch.cat([before, empty, self.embed(torch.full_like(ids[:, :1], END))], dim=1)
+        last = self.embed(torch.full((len(before), 1), END, device=before.device))
+        whole = torch.cat([before, empty, last], dim=1)
         answer = self._engine(whole, 0).parallel(whole, before.shape[1] - 1, count)
         if self.action_mlp is not None:
             return answer, self.action_mlp(answer.reshape(len(answer), horizon, -1))

@@ -6,6 +6,7 @@ Which of the two it is, the folder says: an action head, or a `chunk` in the set
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from pathlib import Path
 
@@ -15,30 +16,45 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from reflexarc.configs.errors import PolicyError, WireError
+from reflexarc.configs.errors import PolicyError, ReflexarcError
 from reflexarc.configs.foreign import OpenVlaConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
+from reflexarc.vla.commitment import begun, committed
 from reflexarc.vla.openvla.actions import ActionBins, Bounds
-from reflexarc.vla.openvla.images import Pixels, prepare, to_towers
+from reflexarc.vla.openvla.eyes import Eyes, Glance
 from reflexarc.vla.openvla.layout import choose_statistics, read_layout
 from reflexarc.vla.openvla.model import empty_model, restore_tables
 from reflexarc.vla.openvla.weights import find_part, load_part, load_weights
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.contracts import Policy
-from reflexarc.wire.images import decode_image
+from reflexarc.wire.images import encode_image
 from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
 
 BEGIN, EMPTY = 1, 29871
 """Llama's `<s>`, and its token of an empty piece, `▁`. In training it stood between the prompt and the first action;
 the tokenizer does not put it at the end of a prompt, so it is added (`predict_action`)."""
 
+PROMPTS_KEPT = 64
+"""Instructions whose ids are remembered."""
+
 TOKENIZER = "tokenizer.json"
 OFT_CHUNK = 8
 """Actions in a chunk of OFT where the settings don't say: LIBERO's (prismatic/vla/constants.py)."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """One observation, ready for the model. state: (1, P) normalised."""
+
+    index: int
+    observation: Observation
+    ids: list[int]
+    glances: list[Glance]
+    state: Tensor | None
+
+
 class OpenVlaPolicy:
-    """Loads a folder and answers one observation at a time.
+    """Loads a folder and answers observations.
 
     Raises PolicyError naming the file, the tensor or the field that is wrong, and the alternatives.
     """
@@ -48,6 +64,7 @@ class OpenVlaPolicy:
         self._config = config
         self._layout = layout = read_layout(folder)
         self._tokenizer = _tokenizer(folder)
+        self._prompts: dict[str, list[int]] = {}
         self._key, statistics = choose_statistics(layout, config.statistics)
         self._bounds = Bounds.read(statistics, "action", config.bounds, self._key)
         names = ("action_head", "proprio_projector", "vision_backbone")
@@ -72,8 +89,12 @@ class OpenVlaPolicy:
         )
         load_weights(self._model, layout, parts, device=device, dtype=dtype)
         restore_tables(self._model, device)
-        self._model.eval()
+        self._model.eval().requires_grad_(False)
+        self._model.set_engine(config.engine)
         self._dtype = dtype
+        self._eyes = Eyes(
+            self._model, layout, config, device=device, dtype=dtype, on_gpu=device.type == "cuda"
+        )
         self._info = PolicyInfo(
             t_ns=monotonic_ns(),
             model_id=f"{'openvla-oft' if self._chunk else 'openvla'}/{folder.name}/{self._key}",
@@ -83,6 +104,7 @@ class OpenVlaPolicy:
             image_width=config.image_size,
             tokenizer_id=self._bins.id,
         )
+        self._warm_up()
 
     @property
     def info(self) -> PolicyInfo:
@@ -111,14 +133,55 @@ class OpenVlaPolicy:
 
         Raises PolicyError on a missing camera, a damaged image or a state that is not finite.
         """
+        answer = self.act_batch([observation])[0]
+        if isinstance(answer, ReflexarcError):
+            raise answer
+        return answer
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        """Answers to several observations; those whose prompts are of one length share a pass of the language model."""
         began = time.perf_counter_ns()
-        images = [self._image(observation, name) for name in self._config.cameras]
-        towers = [self._to(each)[None] for each in to_towers(images, self._layout)]
-        ids = torch.tensor([self.prompt_ids(observation.instruction)], device=self._device)
-        state = self._state(observation)
+        answers: dict[int, ActionChunk | ReflexarcError] = {}
+        groups: dict[int, list[_Asked]] = {}
+        for index, observation in enumerate(observations):
+            try:
+                asked = self._asked(index, observation)
+                groups.setdefault(len(asked.ids), []).append(asked)
+            except ReflexarcError as error:
+                answers[index] = error
+        for group in groups.values():
+            chunks = self._answer(group, began)
+            answers |= {asked.index: chunk for asked, chunk in zip(group, chunks, strict=True)}
+        return [answers[index] for index in range(len(observations))]
+
+    def _asked(self, index: int, observation: Observation) -> _Asked:
+        committed(observation, self._spec)  # what cannot be taken in is refused before anything is computed
+        ids = self.prompt_ids(observation.instruction)
+        glances = self._eyes.glances(observation, ids, end=self._chunk is not None)
+        return _Asked(index, observation, ids, glances, self._state(observation))
+
+    @torch.inference_mode()
+    def _answer(self, group: list[_Asked], began: int) -> list[ActionChunk]:
+        """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
         prepared = time.perf_counter_ns()
-        values, bins = self._run(towers, ids, state)
+        seen = self._eyes.see([each.glances for each in group])
+        self._wait()
+        looked = time.perf_counter_ns()
+        ids = torch.tensor([each.ids for each in group], device=self._device)
+        states = [each.state for each in group if each.state is not None]
+        before = self._model.assemble(seen, ids, torch.cat(states) if states else None)
+        values, bins = self._run(before)
         decided = time.perf_counter_ns()
+        latency = {"preprocess": prepared - began, "vision": looked - prepared, "action": decided - looked}
+        return [
+            self._reply(asked.observation, row_values, row_bins, latency)
+            for asked, row_values, row_bins in zip(group, values, bins, strict=True)
+        ]
+
+    def _reply(
+        self, observation: Observation, values: F64, bins: NDArray[np.int64], latency_ns: dict[str, int]
+    ) -> ActionChunk:
+        """values (H, D) in [-1, 1] and their bins as the answer to `observation`."""
         raw = self._bounds.restore(values)[: self._spec.horizon]
         actions = to_canonical(raw, self._config.action, observation.state.pose_base_tcp_commanded)
         return ActionChunk(
@@ -126,46 +189,65 @@ class OpenVlaPolicy:
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=actions,
+            actions=begun(actions, observation, self._spec),
             bins=bins[: self._spec.horizon].astype(np.int16),
             policy_tokens=self._bins.ids(bins).flatten().tolist(),
             tokenizer_id=self._info.tokenizer_id,
             step_ns=self._spec.step_ns,
             spec_id=self._spec.id,
             model_id=self._info.model_id,
-            latency_ns={"preprocess": prepared - began, "model": decided - prepared},
+            latency_ns=latency_ns,
             session=observation.session,
         )
 
     def prompt_ids(self, instruction: str) -> list[int]:
         """The prompt's ids: `<s>` first, 29871 last."""
+        known = self._prompts.get(instruction)
+        if known is None:
+            known = self._prompts[instruction] = self._tokenized(instruction)
+            if len(self._prompts) > PROMPTS_KEPT:
+                self._prompts.pop(next(iter(self._prompts)))
+        return known
+
+    def _tokenized(self, instruction: str) -> list[int]:
         ids: list[int] = self._tokenizer(self._layout.prompt.format(instruction.lower()))["input_ids"]
         ids = ids if ids[0] == BEGIN else [BEGIN, *ids]
         return ids if ids[-1] == EMPTY else [*ids, EMPTY]
 
-    def _run(self, towers: list[Tensor], ids: Tensor, state: Tensor | None) -> tuple[F64, NDArray[np.int64]]:
-        """Values (H, D) in [-1, 1] and their bins (H, D)."""
+    def _run(self, before: Tensor) -> tuple[F64, NDArray[np.int64]]:
+        """Values (B, H, D) in [-1, 1] and their bins, from the embeddings (B, N, width) of what comes before."""
+        robots = len(before)
+        while self._device.type == "cuda" and len(before) & (len(before) - 1):
+            before = torch.cat([before, before[-1:]])  # a power of two of them, so that few graphs do
         if not self._chunk:
-            chosen, _ = self._model.generate(towers, ids)
+            chosen, _ = self._model.decode(before)
         else:
-            _, chosen = self._model.parallel(towers, ids, state, self._chunk)
-        rows = chosen.reshape(-1, self._bounds.size).cpu()
+            _, chosen = self._model.decode_chunk(before, self._chunk)
+        rows = chosen.reshape(len(before), -1, self._bounds.size)[:robots].cpu()
         if rows.is_floating_point():
             values = rows.double().numpy()
             return values, self._bins.nearest(values)
         bins = self._bins.bins(rows.numpy())
         return self._bins.values(bins), bins
 
-    def _image(self, observation: Observation, camera: str) -> Pixels:
-        frame = observation.images.get(camera)
-        if frame is None:
-            there = ", ".join(sorted(observation.images)) or "none"
-            raise PolicyError(f"the observation has no image of camera {camera!r}; it has: {there}")
-        try:
-            image = decode_image(frame)
-        except WireError as error:
-            raise PolicyError(str(error)) from error
-        return prepare(image, self._layout.towers[0].image, self._config)
+    def _wait(self) -> None:
+        """So that each stage's time is its own."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _warm_up(self) -> None:
+        """Answer once with grey pictures, so that the first answer takes no longer than the others."""
+        size = self._config.image_size
+        grey = np.full((size, size, 3), 128, dtype=np.uint8)
+        frames = {
+            name: encode_image(grey, camera=name, seq=0, t_capture_ns=0) for name in self._config.cameras
+        }
+        ids = self.prompt_ids("")
+        state = None if self._feels is None else self._to(torch.zeros(1, self._feels.size))
+        looked = [self._eyes.glance(frame, ids, end=self._chunk is not None) for frame in frames.values()]
+        with torch.inference_mode():
+            seen = self._eyes.see([looked])
+            self._run(self._model.assemble(seen, torch.tensor([ids], device=self._device), state))
 
     def _state(self, observation: Observation) -> Tensor | None:
         if self._feels is None:

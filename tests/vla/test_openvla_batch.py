@@ -1,0 +1,158 @@
+"""Several robots in one pass, pictures that have not changed, committed actions: the same answers, less work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from contracts import openvla_small as small
+from contracts.openvla_folder import SMALL_TOWERS, add_oft, write_folder
+from contracts.toy_policy import toy_observation
+from reflexarc.configs.engine import EngineConfig
+from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.foreign import OpenVlaConfig
+from reflexarc.vla.openvla import layout as layouts
+from reflexarc.vla.openvla.policy import OpenVlaPolicy
+from reflexarc.wire.contracts import BatchPolicy
+from reflexarc.wire.images import encode_image
+from reflexarc.wire.messages import ActionChunk, Observation
+
+KINDS = ("openvla", "oft", "film")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_towers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, shape in SMALL_TOWERS.items():
+            patch.setitem(layouts.TOWERS, name, shape)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("folders")
+    made = {kind: write_folder(root / kind) for kind in KINDS}
+    add_oft(made["oft"])
+    add_oft(made["film"], film=True)
+    return made
+
+
+def policy_of(folders: dict[str, Path], kind: str, **engine: Any) -> OpenVlaPolicy:
+    cameras = ("front",) if kind == "openvla" else ("front", "wrist")
+    config = OpenVlaConfig(statistics="bridge_orig", cameras=cameras, engine=EngineConfig(**engine))
+    return OpenVlaPolicy(folders[kind], config)
+
+
+def observation(seq: int, instruction: str = "lift the red cube", **pictures: str) -> Observation:
+    """Pictures are named: the same name is the same picture."""
+    template = toy_observation(seq=seq)
+    shown = {"front": f"front {seq}", "wrist": f"wrist {seq}"} | pictures
+    images = {
+        camera: encode_image(small.image(name), camera=camera, seq=seq, t_capture_ns=template.t_obs_ns)
+        for camera, name in shown.items()
+    }
+    return msgspec.structs.replace(template, images=images, instruction=instruction)
+
+
+def alike(one: ActionChunk, other: ActionChunk) -> bool:
+    """A number that a head regresses may lie on the border of two bins."""
+    bins = np.abs(one.bins.astype(int) - other.bins).max()
+    return bool(bins <= 1 and np.allclose(one.actions, other.actions, atol=1e-5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_answered_as_one_by_one(folders: dict[str, Path], kind: str) -> None:
+    policy = policy_of(folders, kind, reuse_vision=False)
+    assert isinstance(policy, BatchPolicy)
+    asked = [
+        observation(0),
+        observation(1),
+        observation(2, "open the drawer"),  # another length: a pass of its own
+        observation(3, "open the cube"),
+    ]
+    together = policy.act_batch(asked)
+    alone = [policy.act(each) for each in asked]
+    for one, other, each in zip(together, alone, asked, strict=True):
+        assert isinstance(one, ActionChunk)
+        assert one.obs_seq == each.seq
+        assert alike(one, other)
+        assert {"preprocess", "vision", "action"} == set(one.latency_ns)
+    assert not alike(alone[0], alone[1])
+
+
+def test_one_that_cannot_be_answered_disturbs_no_other(folders: dict[str, Path]) -> None:
+    policy = policy_of(folders, "openvla")
+    good, blind = observation(0), msgspec.structs.replace(observation(1), images={})
+    answers = policy.act_batch([blind, good])
+    assert isinstance(answers[0], PolicyError)
+    assert "no image of camera 'front'" in str(answers[0])
+    assert isinstance(answers[1], ActionChunk)
+    assert alike(answers[1], policy.act(good))
+
+
+@pytest.mark.parametrize("kind", ["oft", "film"])
+def test_a_camera_that_has_not_changed_is_not_seen_again(folders: dict[str, Path], kind: str) -> None:
+    policy, fresh = policy_of(folders, kind), policy_of(folders, kind, reuse_vision=False)
+    seen: list[int] = []
+    features = policy._model.features
+
+    def counted(images: Any, mean: Any = None) -> torch.Tensor:
+        seen.append(len(images[0]))
+        return features(images, mean)
+
+    policy._eyes._model.features = counted  # type: ignore[method-assign]
+    asked = [
+        (observation(0), 2),
+        (observation(1, wrist="wrist 0"), 1),  # only the front camera has a new picture
+        (observation(2, front="front 1", wrist="wrist 0"), 0),
+        (observation(3, "open the cube", front="front 1", wrist="wrist 0"), 2 if kind == "film" else 0),
+    ]
+    for each, new in asked:
+        seen.clear()
+        assert alike(policy.act(each), fresh.act(each))
+        assert sum(seen) == new
+
+
+def test_pictures_prepared_on_the_device_give_the_same_answer(folders: dict[str, Path]) -> None:
+    usual, there = (policy_of(folders, "oft", reuse_vision=False) for _ in range(2))
+    there._eyes._on_gpu = there._eyes._round_up = True
+    asked = [observation(0), observation(1), observation(2)]
+    for one, other in zip(usual.act_batch(asked), there.act_batch(asked), strict=True):
+        assert isinstance(one, ActionChunk)
+        assert isinstance(other, ActionChunk)
+        assert alike(one, other)
+
+
+def test_what_will_be_over_on_arrival_is_what_was_committed(folders: dict[str, Path]) -> None:
+    policy = policy_of(folders, "oft")
+    free = policy.act(observation(0))
+    going = np.full((5, 7), 0.01)
+    told = msgspec.structs.replace(observation(0), committed=going, frozen_steps=3)
+    chunk = policy.act(told)
+    np.testing.assert_array_equal(chunk.actions[:3], going[:3])
+    np.testing.assert_array_equal(chunk.actions[3:], free.actions[3:])
+
+
+@pytest.mark.parametrize(
+    ("committed", "frozen", "complaint"),
+    [
+        (np.zeros((3, 6)), 1, r"shape \(3, 6\)"),
+        (np.zeros(7), 1, r"shape \(7,\)"),
+        (np.full((3, 7), np.nan), 1, "not finite"),
+        (np.zeros((3, 7)), 4, r"within 0\.\.3"),
+        (np.zeros((3, 7)), -1, r"within 0\.\.3"),
+    ],
+)
+def test_commitments_that_make_no_sense_are_refused(
+    folders: dict[str, Path], committed: np.ndarray[Any, Any], frozen: int, complaint: str
+) -> None:
+    policy = policy_of(folders, "oft")
+    told = msgspec.structs.replace(observation(0), committed=committed, frozen_steps=frozen)
+    with pytest.raises(PolicyError, match=complaint):
+        policy.act(told)
