@@ -33,16 +33,47 @@ class ConvVisionConfig(Config):
 
 
 class TransformerVisionConfig(Config):
-    """A vision transformer of `transformers`, built from its configuration with random weights."""
+    """A vision transformer of `transformers`, built from its configuration with random weights.
 
-    kind: Literal["siglip", "dinov2"]
+    registers: of DINOv2 (Darcet et al. 2024), which has LayerScale with or without them.
+    """
+
+    kind: Literal["vit", "siglip", "dinov2"]
     width: int = Field(default=192, ge=8)
     layers: int = Field(default=4, ge=1)
     heads: int = Field(default=3, ge=1)
     patch: int = Field(default=16, ge=2)
+    registers: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> TransformerVisionConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of the heads ({self.heads})")
+        if self.registers and self.kind != "dinov2":
+            raise ValueError(f"registers are dinov2's; {self.kind} has none")
+        return self
 
 
-VisionConfig = Annotated[ConvVisionConfig | TransformerVisionConfig, Field(discriminator="kind")]
+class FusedVisionConfig(Config):
+    """Two towers whose features stand side by side (Prismatic, OpenVLA: DINOv2 first, then SigLIP)."""
+
+    kind: Literal["fused"]
+    parts: tuple[TransformerVisionConfig, TransformerVisionConfig] = (
+        TransformerVisionConfig(kind="dinov2"),
+        TransformerVisionConfig(kind="siglip"),
+    )
+
+    @model_validator(mode="after")
+    def _same_patches(self) -> FusedVisionConfig:
+        first, second = (part.patch for part in self.parts)
+        if first != second:
+            raise ValueError(f"fused towers need patches of one size; got {first} and {second}")
+        return self
+
+
+VisionConfig = Annotated[
+    ConvVisionConfig | TransformerVisionConfig | FusedVisionConfig, Field(discriminator="kind")
+]
 
 
 class ResamplerConfig(Config):
@@ -53,13 +84,25 @@ class ResamplerConfig(Config):
     key_width: int = Field(default=32, ge=4)
 
 
+class QueriesConfig(Config):
+    """As many tokens a camera as told: learned queries that attend to the patches (Flamingo, BLIP-2)."""
+
+    kind: Literal["perceiver", "qformer"]
+    tokens: int = Field(default=8, ge=1)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+
+
 class PatchConfig(Config):
-    """One token for each patch of the image, projected by one layer (`linear`) or two (`mlp`)."""
+    """One token for each patch of the image, projected by one layer (`linear`), two (`mlp`) or three (`mlp3`).
 
-    kind: Literal["linear", "mlp"]
+    gated: projected by one layer, and kept out of the sequence: the decoder looks at them between its layers.
+    """
+
+    kind: Literal["linear", "mlp", "mlp3", "gated"]
 
 
-ConnectorConfig = Annotated[ResamplerConfig | PatchConfig, Field(discriminator="kind")]
+ConnectorConfig = Annotated[ResamplerConfig | QueriesConfig | PatchConfig, Field(discriminator="kind")]
 
 
 class LanguageConfig(Config):
@@ -153,13 +196,17 @@ HeadConfig = Annotated[
 class ModelConfig(Config):
     """A whole model.
 
-    cameras: names, in the order of the tokens. image_size: pixels of a side. proprio: what it feels.
+    cameras: names, in the order of the tokens. may_miss: those of them that an observation may lack; their tokens are
+    masked then. image_size: pixels of a side. proprio: what it feels. state: how it is told: all numbers as one `token`
+    (π0), or as `text`, one of 256 bins for each (π0.5, π0-FAST).
     condition_width: of the instruction's summary that conditions tower and connector. focus: learn to say where the
     thing asked for and its destination are, and act relative to these places.
     """
 
     cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
+    may_miss: tuple[str, ...] = ()
     image_size: int = Field(default=96, ge=16, multiple_of=8)
+    state: Literal["token", "text"] = "token"
     proprio: tuple[ProprioFeature, ...] = (
         "position",
         "position_commanded",
@@ -175,6 +222,13 @@ class ModelConfig(Config):
     language: LanguageConfig = LanguageConfig()
     head: HeadConfig = BinsHeadConfig()
 
+    @model_validator(mode="after")
+    def _known_cameras(self) -> ModelConfig:
+        for name in self.may_miss:
+            if name not in self.cameras:
+                raise ValueError(f"may_miss names camera {name!r}; the model has {', '.join(self.cameras)}")
+        return self
+
 
 class AugmentConfig(Config):
     """Changes of a training batch, never of what a policy sees later.
@@ -182,7 +236,8 @@ class AugmentConfig(Config):
     shift: pixels, whole images to and fro (0 where fixed cameras must measure). gain, channel_gain: relative
     brightness of an image and of each colour. position_noise: m. opening_noise: of the gripper's 0..1.
     wrench_dropout: share of samples that feel nothing. word_dropout: share of words that become unknown.
-    blank: share of samples whose instruction is blanked and whose label is to hold still.
+    blank: share of samples whose instruction is blanked and whose label is to hold still. blind: share of samples in
+    which each camera that may be missing is.
     recolour: groups of colours, by their words, RGB in 0..1; the things of a group exchange their colours at random.
     mirror: share of samples reflected in the plane y = 0, with these pairs of words exchanged.
     """
@@ -195,6 +250,7 @@ class AugmentConfig(Config):
     wrench_dropout: float = Field(default=0.2, ge=0, le=1)
     word_dropout: float = Field(default=0.02, ge=0, lt=1)
     blank: float = Field(default=0.02, ge=0, lt=1)
+    blind: float = Field(default=0.1, ge=0, lt=1)
     recolour: tuple[dict[str, tuple[float, float, float]], ...] = ()
     mirror: float = Field(default=0.0, ge=0, le=1)
     mirror_words: tuple[tuple[str, str], ...] = (("left", "right"),)

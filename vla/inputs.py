@@ -12,12 +12,14 @@ from torch import Tensor
 class Inputs:
     """A batch.
 
-    images: (B, C, 3, S, S) float32 in [-1, 1], cameras in the order of the configuration. words: (B, L) int64 ids.
+    images: (B, C, 3, S, S) float32 in [-1, 1], cameras in the order of the configuration. seen: (B, C) bool, false
+    where a camera is missing. words: (B, L) int64 ids.
     proprio: (B, P) float32, normalised. tcp: (B, 3) float32 m, base frame: the commanded TCP position, onto which
     the actions are composed.
     """
 
     images: Tensor
+    seen: Tensor
     words: Tensor
     proprio: Tensor
     tcp: Tensor

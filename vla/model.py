@@ -18,6 +18,7 @@ from reflexarc.vla.heads import HeadShape, build_head
 from reflexarc.vla.inputs import Inputs
 from reflexarc.vla.instruction import InstructionSummary
 from reflexarc.vla.labels import Answer, Labels
+from reflexarc.vla.state import build_state
 from reflexarc.vla.tokenizers.text import PAD
 from reflexarc.vla.trunk import Prefix, Trunk
 from reflexarc.vla.vision import build_tower
@@ -44,13 +45,14 @@ class VlaModel(nn.Module):
         super().__init__()
         width, condition = config.language.width, config.condition_width
         self.config = config
-        self.trunk = Trunk(config.language, words)
+        self.gated = config.connector.kind == "gated"
+        self.trunk = Trunk(config.language, words, gated=self.gated)
         self.summary = InstructionSummary(width, condition, 1 + config.language.max_words)
         tower = build_tower(config)
         connector = build_connector(config, tower)
         head = build_head(config.head, HeadShape(config.language, horizon, fixed_bins, fast_tokens))
         self.tower, self.connector, self.head = tower, connector, head
-        self.feel = nn.Sequential(nn.Linear(proprio, width), nn.SiLU(), nn.Linear(width, width))
+        self.feel = build_state(config.state, proprio, width)
         self.focus = FocusHead(width, focus_centers) if config.focus and focus_centers is not None else None
         known = proprio + (self.focus.features if self.focus else 0)
         self.plan = nn.Sequential(nn.Linear(known, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
@@ -67,21 +69,24 @@ class VlaModel(nn.Module):
         words = self.trunk.embed(inputs.words)
         condition = self.summary(words, keep)
         images = self.connector(self.tower(inputs.images, condition), condition)
-        seen = torch.ones(images.shape[:2], dtype=torch.bool, device=keep.device)
+        seen = inputs.seen.repeat_interleave(images.shape[1] // inputs.seen.shape[1], dim=1)
         return torch.cat([words.to(images.dtype), images], dim=1), torch.cat([keep, seen], dim=1)
 
     def think(self, inputs: Inputs, tokens: Tensor, keep: Tensor) -> tuple[Prefix, Tensor, Tensor | None]:
         """The cached prefix, the plan (B, width) that every action token starts from, and the focus logits."""
-        with torch.autocast(tokens.device.type, enabled=False):
-            felt = self.feel(inputs.proprio)[:, None]
+        words, picture = inputs.words.shape[1], None
+        if self.gated:
+            picture = (tokens[:, words:], keep[:, words:])
+            tokens, keep = tokens[:, :words], keep[:, :words]
+        proprio, felt = self.feel(inputs.proprio, self.trunk)
         parts = [tokens, felt]
         if self.focus is not None:
             parts.append(self.focus.queries.expand(len(felt), -1, -1))
         extra = torch.ones(len(felt), sum(part.shape[1] for part in parts[1:]), dtype=torch.bool)
         keep = torch.cat([keep, extra.to(keep.device)], dim=1)
         embeddings = torch.cat([part.float() for part in parts], dim=1)
-        hidden, prefix = self.trunk.prefix(embeddings, keep, inputs.words.shape[1])
-        known, logits = [inputs.proprio], None
+        hidden, prefix = self.trunk.prefix(embeddings, keep, words, picture)
+        known, logits = [proprio], None
         if self.focus is not None:
             logits = self.focus.logits(self.trunk, hidden[:, -self.focus.queries.shape[0] :])
             known.append(self.focus.describe(logits, inputs.tcp))

@@ -21,11 +21,13 @@ from reflexarc.wire.messages import F64
 class Raw:
     """A batch in units of the world.
 
-    images: (B, C, S, S, 3) uint8 RGB. words: (B, L) int64. proprio: (B, P) m, rad, N, N·m, opening.
+    images: (B, C, S, S, 3) uint8 RGB. seen: (B, C) bool, false where a camera is missing. words: (B, L) int64.
+    proprio: (B, P) m, rad, N, N·m, opening.
     tcp: (B, 3) m, the commanded TCP position.
     """
 
     images: NDArray[np.uint8]
+    seen: NDArray[np.bool_]
     words: NDArray[np.int64]
     proprio: F64
     tcp: F64
@@ -63,6 +65,7 @@ def to_inputs(raw: Raw, stats: Stats) -> Inputs:
     length = max(1, int((raw.words != PAD).sum(axis=1).max()))
     return Inputs(
         images=image_tensor(raw.images),
+        seen=torch.from_numpy(raw.seen),
         words=torch.from_numpy(raw.words[:, :length].copy()),
         proprio=torch.from_numpy(stats.normalise(raw.proprio).astype(np.float32)),
         tcp=torch.from_numpy(raw.tcp.astype(np.float32)),

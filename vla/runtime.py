@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unknown
 from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
+from reflexarc.vla.commitment import begun, commitment, committed
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
@@ -65,6 +66,7 @@ class VlaPolicy:
         rows: list[Raw] = []
         for index, observation in enumerate(observations):
             try:
+                committed(observation, self._checkpoint.spec)
                 rows.append(self._raw(observation))
             except PolicyError as error:
                 answers[index] = error
@@ -78,13 +80,14 @@ class VlaPolicy:
     def _run(self, observations: list[Observation], rows: list[Raw], began: int) -> list[ActionChunk]:
         """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
         inputs = to_inputs(concatenate(rows), self._checkpoint.stats)
+        going = commitment(observations, self._checkpoint.spec, self._checkpoint.codec.grid)
         prepared = time.perf_counter_ns()
         with torch.inference_mode():
             tokens, keep = self._model.see(inputs)
             seen = time.perf_counter_ns()
             prefix, plan, _ = self._model.think(inputs, tokens, keep)
             thought = time.perf_counter_ns()
-            answer = self._model.head.decode(self._model.trunk, prefix, plan)
+            answer = self._model.head.decode(self._model.trunk, prefix, plan, going)
         said = self._checkpoint.codec.read(answer)
         done = time.perf_counter_ns()
         latency = {
@@ -98,14 +101,18 @@ class VlaPolicy:
     def _chunk(
         self, observation: Observation, said: Said, row: int, latency_ns: dict[str, int]
     ) -> ActionChunk:
-        """The answer that is a row of what was said."""
+        """The answer that is a row of what was said, behind what will be over on arrival."""
+        actions = begun(said.actions[row], observation, self._checkpoint.spec)
+        frozen = observation.frozen_steps
+        bins = said.bins[row].astype(np.int16)
+        bins[:frozen] = self._checkpoint.codec.grid.encode(actions[:frozen])
         return ActionChunk(
             t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=said.actions[row],
-            bins=said.bins[row].astype(np.int16),
+            actions=actions,
+            bins=bins,
             policy_tokens=said.tokens[row],
             tokenizer_id=self._info.tokenizer_id,
             step_ns=self._checkpoint.spec.step_ns,
@@ -120,8 +127,8 @@ class VlaPolicy:
         model = self._checkpoint.config.model
         size, features = model.image_size, len(self._checkpoint.stats.mean)
         images = np.full((1, len(model.cameras), size, size, 3), 128, dtype=np.uint8)
-        words = self._checkpoint.words.encode("")
-        raw = Raw(images, words[None], np.zeros((1, features)), np.zeros((1, 3)))
+        words, seen = self._checkpoint.words.encode(""), np.ones(images.shape[:2], dtype=bool)
+        raw = Raw(images, seen, words[None], np.zeros((1, features)), np.zeros((1, 3)))
         with torch.inference_mode():
             self._model.act(to_inputs(raw, self._checkpoint.stats))
 
@@ -140,9 +147,17 @@ class VlaPolicy:
         tcp = state.pose_base_tcp_commanded[None, :3]
         if not (np.isfinite(proprio).all() and np.isfinite(tcp).all()):
             raise PolicyError("the observation's state holds values that are not finite")
-        images = np.stack([self._image(observation, name) for name in checkpoint.config.model.cameras])
+        model = checkpoint.config.model
+        seen = np.array([name in observation.images or name not in model.may_miss for name in model.cameras])
+        blank = np.zeros((model.image_size, model.image_size, 3), dtype=np.uint8)
+        images = np.stack(
+            [
+                self._image(observation, name) if there else blank
+                for name, there in zip(model.cameras, seen, strict=True)
+            ]
+        )
         words = checkpoint.words.encode(observation.instruction)
-        return Raw(images[None], words[None], proprio, tcp)
+        return Raw(images[None], seen[None], words[None], proprio, tcp)
 
     def _image(self, observation: Observation, camera: str) -> NDArray[np.uint8]:
         size = self._checkpoint.config.model.image_size

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from reflexarc.configs.policy import ACTION_BINS, LanguageConfig
+from reflexarc.vla.gates import GatedCrossAttention
 
 DECODERS: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaModel),
@@ -39,13 +40,20 @@ WORD_SCALE = 0.3
 class Prefix:
     """The cached keys and values of a prefix, and who may be looked at.
 
-    keep: (B, P) bool, false at padding. next_position: of what follows.
+    keep: (B, P) bool, false at padding. next_position: of what follows. picture: what the gates look at.
     """
 
-    def __init__(self, cache: DynamicCache, keep: Tensor, next_position: int) -> None:
+    def __init__(
+        self,
+        cache: DynamicCache,
+        keep: Tensor,
+        next_position: int,
+        picture: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.cache = cache
         self.keep = keep
         self.next_position = next_position
+        self.picture = picture
 
     def keys_and_values(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each layer (B, K, P, d), for K heads; keys are rotated by their positions."""
@@ -54,9 +62,9 @@ class Prefix:
 
 
 class Trunk(nn.Module):
-    """See the header. `words`: size of the text vocabulary; action ids start there."""
+    """See the header. `words`: size of the text vocabulary; action ids start there. `gated`: see `gates.py`."""
 
-    def __init__(self, config: LanguageConfig, words: int) -> None:
+    def __init__(self, config: LanguageConfig, words: int, *, gated: bool = False) -> None:
         super().__init__()
         self.words = words
         self.width = config.width
@@ -79,6 +87,10 @@ class Trunk(nn.Module):
             self._sizes
         )  # whatever its kind: the name stands in the tensors of every checkpoint
         self._scale = float(getattr(self.llama.embed_tokens, "scalar_embed_scale", 1.0))  # Gemma's
+        gates = config.layers if gated else 0
+        self.gates = nn.ModuleList(GatedCrossAttention(config.width, config.heads) for _ in range(gates))
+        for gate, layer in zip(self.gates, self.llama.layers, strict=False):
+            layer.register_forward_pre_hook(gate.before)
         with torch.no_grad():
             table = self.llama.embed_tokens.weight
             table[:words].normal_(std=WORD_SCALE / self._scale)
@@ -99,17 +111,20 @@ class Trunk(nn.Module):
         """(..., width) to (..., 256)."""
         return hidden @ (self.action_rows.T / math.sqrt(self.width))
 
-    def prefix(self, embeddings: Tensor, keep: Tensor, words: int) -> tuple[Tensor, Prefix]:
+    def prefix(
+        self, embeddings: Tensor, keep: Tensor, words: int, picture: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Prefix]:
         """(B, P, width) with keep (B, P) to hidden states of the same shape, and the cache for what follows.
 
         The first `words` embeddings are words; what stands after them has the same positions however many they are.
+        picture: for a gated trunk, image tokens (B, N, width) and which of them are there (B, N).
         """
         cache = DynamicCache(config=self._sizes)
         mask = keep[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
         positions = torch.arange(keep.shape[1], device=keep.device)
         positions[words:] += self._max_length - words
-        hidden = self._run(embeddings, mask, positions, cache)
-        return hidden, Prefix(cache, keep, self._max_length + keep.shape[1] - words)
+        hidden = self._run(embeddings, mask, positions, cache, picture)
+        return hidden, Prefix(cache, keep, self._max_length + keep.shape[1] - words, picture)
 
     def extend(self, embeddings: Tensor, prefix: Prefix, *, causal: bool) -> Tensor:
         """Run (B, T, width) after everything the prefix's cache holds; the cache grows by T. Hidden (B, T, width)."""
@@ -121,14 +136,24 @@ class Trunk(nn.Module):
         block = block.tril() if causal else block
         mask = torch.cat([seen, block.expand(batch, 1, -1, -1)], dim=-1)
         positions = torch.arange(start, start + count, device=embeddings.device)
-        return self._run(embeddings, mask, positions, prefix.cache)
+        return self._run(embeddings, mask, positions, prefix.cache, prefix.picture)
 
     def rotation(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (1, T, d) that rotate queries and keys at positions (T,), in the dtype of `like`."""
         turn: tuple[Tensor, Tensor] = self.llama.rotary_emb(like, positions[None])
         return turn
 
-    def _run(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    def _run(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: DynamicCache,
+        picture: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        for gate in self.gates:
+            assert isinstance(gate, GatedCrossAttention)
+            gate.picture = picture
         out = self.llama(
             inputs_embeds=embeddings,
             attention_mask=mask,

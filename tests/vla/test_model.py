@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from contracts.toy_policy import HORIZON, SIZE, toy_checkpoint, toy_config, toy_data
+from contracts.toy_policy import HORIZON, SIZE, TOY_HEADS, toy_checkpoint, toy_config, toy_data
 from reflexarc.configs.policy import PolicyConfig
-from reflexarc.vla.checkpoint import build_model
+from reflexarc.vla.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from reflexarc.vla.heads import read_bins
 from reflexarc.vla.inputs import Inputs
 from reflexarc.vla.model import VlaModel
@@ -20,8 +22,8 @@ from reflexarc.vla.train.batch import Batch, Batches
 BINNED = ("parallel", "autoregressive")
 
 
-def toy_batch(rows: int = 6) -> tuple[Batch, Batches]:
-    checkpoint, data = toy_checkpoint(), toy_data()
+def toy_batch(rows: int = 6, checkpoint: Checkpoint | None = None) -> tuple[Batch, Batches]:
+    checkpoint, data = checkpoint or toy_checkpoint(), toy_data()
     batches = Batches(
         data,
         checkpoint.config.model,
@@ -91,7 +93,8 @@ def test_padding_and_company_in_a_batch_change_nothing() -> None:
     short = words[:1, :4]
     padded = torch.cat([short, torch.zeros(1, words.shape[1] - 4, dtype=torch.int64)], dim=1)
     together = dataclasses.replace(batch.inputs, words=torch.cat([padded, words[1:]]))
-    alone = Inputs(batch.inputs.images[:1], short, batch.inputs.proprio[:1], batch.inputs.tcp[:1])
+    given = batch.inputs
+    alone = Inputs(given.images[:1], given.seen[:1], short, given.proprio[:1], given.tcp[:1])
     first = action_logits(model, together, batch.labels.bins)
     second = action_logits(model, alone, batch.labels.bins[:1])
     assert torch.allclose(first[:1], second, atol=1e-4)
@@ -118,22 +121,60 @@ def test_the_action_depends_on_everything_that_is_given(what: str) -> None:
     assert (before - after).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("vision", [{"kind": "siglip"}, {"kind": "dinov2"}, {"kind": "conv"}])
-@pytest.mark.parametrize("connector", ["resampler", "linear", "mlp"])
-@pytest.mark.parametrize("focus", [True, False])
-def test_every_part_is_chosen_by_configuration_and_learns(
-    vision: dict[str, object], connector: str, focus: bool
-) -> None:
-    sizes = {"width": 16} if vision["kind"] == "conv" else {"width": 24, "layers": 1, "heads": 2, "patch": 8}
+VIT = {"width": 24, "layers": 1, "heads": 2, "patch": 8}
+TOWERS: dict[str, dict[str, Any]] = {
+    "conv": {"kind": "conv", "width": 16},
+    "vit": {"kind": "vit", **VIT},
+    "siglip": {"kind": "siglip", **VIT},
+    "dinov2": {"kind": "dinov2", **VIT},
+    "registers": {"kind": "dinov2", "registers": 4, **VIT},
+    "fused": {"kind": "fused", "parts": [{"kind": "dinov2", **VIT}, {"kind": "siglip", **VIT, "width": 32}]},
+}
+CONNECTORS = ("resampler", "perceiver", "qformer", "linear", "mlp", "mlp3", "gated")
+PARTS = [
+    *({"vision": TOWERS[tower], "connector": {"kind": "resampler"}} for tower in TOWERS),
+    *({"connector": {"kind": kind}} for kind in CONNECTORS),
+    *({"vision": TOWERS["fused"], "connector": {"kind": kind}, "focus": False} for kind in CONNECTORS),
+    *({"language": {"kind": kind}} for kind in ("llama", "gemma", "qwen")),
+    {"language": {"kind": "qwen", "key_value_heads": 1}},
+    {"state": "text"},
+    *({"head": {"kind": kind, **settings}} for kind, settings in TOY_HEADS.items()),
+    {"head": {"kind": "flow", "width": 32, "mlp_width": 64, "time": "adarms"}},
+    {"head": {"kind": "flow", "width": 32, "mlp_width": 64}, "language": {"key_value_heads": 1}},
+]
+"""What is changed in the toy's model: every part once, and some together."""
+START_AT_ZERO = (".film.", ".gates.", ".modulate.")
+"""Nothing would flow through these yet."""
+
+
+def config_with(parts: dict[str, Any]) -> PolicyConfig:
+    """The toy's, with other parts."""
     values = toy_config().model_dump(mode="json")
-    values["model"] |= {"vision": vision | sizes, "connector": {"kind": connector}, "focus": focus}
-    batch, _ = toy_batch(2)
-    model = model_of(PolicyConfig.model_validate(values)).train()
+    language = values["model"]["language"] | parts.get("language", {})
+    values["model"] |= parts | {"language": language}
+    return PolicyConfig.model_validate(values)
+
+
+def name_of(parts: dict[str, Any]) -> str:
+    return "-".join(
+        str(part.get("kind", part)) if isinstance(part, dict) else str(part) for part in parts.values()
+    )
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=name_of)
+def test_every_part_is_chosen_by_configuration_learns_and_is_stored(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    config = config_with(parts)
+    base = toy_checkpoint(config.model.head.kind)
+    batch, _ = toy_batch(2, base)
+    torch.manual_seed(0)
+    model = build_model(config, base.spec, base.actions, base.words, base.stats, base.fast).train()
     for name, each in model.named_parameters():
-        if ".film." in name:  # it starts at zero: nothing would flow through it yet
+        if any(part in name for part in START_AT_ZERO):
             torch.nn.init.normal_(each, std=0.1)
     loss, focus_logits = model(batch.inputs, batch.labels)
-    assert (focus_logits is None) is not focus
+    assert (focus_logits is None) is not config.model.focus
     total = loss + (0 if focus_logits is None else focus_logits.logsumexp(-1).sum())
     total.backward()
     idle = [
@@ -141,11 +182,39 @@ def test_every_part_is_chosen_by_configuration_and_learns(
         for name, each in model.named_parameters()
         if (each.grad is None or not each.grad.abs().sum() > 0) and "mask_token" not in name
     ]
-    unconditioned = {name for name in idle if name.startswith("summary.")}
-    if vision["kind"] != "conv" and connector != "resampler":
-        assert set(idle) == unconditioned  # nothing there that listens to the summary
-    else:
-        assert not idle
+    patches = config.model.connector.kind in ("linear", "mlp", "mlp3", "gated")
+    if config.model.vision.kind != "conv" and patches:
+        idle = [name for name in idle if not name.startswith("summary.")]  # nothing there listens to it
+    assert not idle
+    half = {name: each.half().float() for name, each in model.state_dict().items()}
+    model.load_state_dict(half)  # as weights are stored
+    checkpoint = dataclasses.replace(base, config=config, model=model)
+    save_checkpoint(tmp_path / "policy", checkpoint, half, "# toy\n")
+    before, after = (
+        model.eval().act(batch.inputs),
+        load_checkpoint(tmp_path / "policy").model.act(batch.inputs),
+    )
+    for one, other in zip(dataclasses.astuple(before), dataclasses.astuple(after), strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
+def test_a_missing_camera_changes_nothing_whatever_its_pixels() -> None:
+    """Masked tokens are not looked at, in the sequence or through gates; where all are seen they count."""
+    batch, _ = toy_batch(3)
+    given = batch.inputs
+    seen = given.seen.clone()
+    seen[:2, 1] = False
+    other = given.images.clone()
+    other[:, 1] = other[:, 1].flip(-1) + torch.linspace(0, 1, other.shape[-1])
+    for kind in ("resampler", "gated"):
+        model = model_of(config_with({"connector": {"kind": kind}}))
+        for gate in model.trunk.gates:
+            torch.nn.init.ones_(gate.gates)
+        first = action_logits(model, dataclasses.replace(given, seen=seen), batch.labels.bins)
+        changed = dataclasses.replace(given, seen=seen, images=other)
+        second = action_logits(model, changed, batch.labels.bins)
+        assert torch.allclose(first[:2], second[:2], atol=1e-6)
+        assert (first[2] - second[2]).abs().max() > 1e-5
 
 
 def test_the_median_is_steadier_than_the_mode() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
 
-from contracts.toy_policy import HORIZON, toy_checkpoint, toy_data, toy_observation
+from contracts.toy_policy import HORIZON, TOY_HEADS, toy_checkpoint, toy_data, toy_observation
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
 from reflexarc.vla.preprocess import proprio_features, to_inputs
@@ -121,3 +123,33 @@ def test_bad_observations_are_refused_in_one_line(
     with pytest.raises(PolicyError, match=text) as caught:
         policy.act(toy_observation(**change))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_a_camera_may_be_missing_where_the_model_allows_it() -> None:
+    checkpoint = toy_checkpoint()
+    config = checkpoint.config.model_copy(
+        update={"model": checkpoint.config.model.model_copy(update={"may_miss": ("wrist",)})}
+    )
+    policy = VlaPolicy(dataclasses.replace(checkpoint, config=config))
+    both, one = toy_observation(), toy_observation(cameras=("front",))
+    assert policy.act(one).actions.shape == policy.act(both).actions.shape
+    with pytest.raises(PolicyError, match="needs camera front"):
+        policy.act(toy_observation(cameras=("wrist",)))
+
+
+@pytest.mark.parametrize("head", TOY_HEADS)
+def test_every_head_says_actions_bins_and_its_own_tokens(head: str) -> None:
+    """What executes lies within the grid, is shown as its nearest bins, and comes again for the same observation."""
+    checkpoint = toy_checkpoint(head)
+    policy = VlaPolicy(checkpoint)
+    chunk, again = policy.act(toy_observation()), policy.act(toy_observation())
+    grid = checkpoint.actions
+    assert np.array_equal(chunk.actions, again.actions)
+    assert np.array_equal(chunk.bins, grid.encode(chunk.actions))
+    assert np.all(np.abs(chunk.actions - grid.decode(chunk.bins)) <= grid.step / 2 + 1e-12)
+    assert chunk.tokenizer_id == policy.info.tokenizer_id
+    counts = {"parallel": HORIZON * 7, "autoregressive": HORIZON * 7, "regression": 0, "flow": 0}
+    assert len(chunk.policy_tokens) == counts.get(head, len(chunk.policy_tokens))
+    if head == "fast":
+        assert checkpoint.fast is not None
+        assert chunk.tokenizer_id == checkpoint.fast.id

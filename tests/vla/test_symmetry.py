@@ -98,6 +98,7 @@ def test_a_mirrored_row_is_the_row_of_the_mirrored_world() -> None:
     expected, expected_action = row(reflected(start), reflected(end), wrench)
     raw = Raw(
         np.zeros((1, 1, 2, 2, 3), np.uint8),
+        np.ones((1, 1), dtype=bool),
         WORDS.encode("push the red cube left")[None],
         proprio,
         end[None, :3],

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from reflexarc.configs.policy import ModelConfig, PatchConfig, ResamplerConfig
+from reflexarc.configs.policy import ModelConfig
 from reflexarc.vla.connectors.patches import PatchConnector
+from reflexarc.vla.connectors.queries import QueryConnector
 from reflexarc.vla.connectors.resampler import Resampler
 from reflexarc.vla.vision import VisionTower
 
 
 class Connector(Protocol):
-    """tokens: number of tokens N it makes of all cameras together."""
+    """tokens: number of tokens N it makes of all cameras together, as many of each, camera by camera."""
 
     tokens: int
 
@@ -22,9 +23,24 @@ class Connector(Protocol):
         """maps (B, C, F, h, w) and the instruction's summary (B, E) to tokens (B, N, width)."""
 
 
-def _resampler(config: ModelConfig, tower: VisionTower) -> nn.Module:
-    assert isinstance(config.connector, ResamplerConfig)
-    return Resampler(
+def _patches(config: Any, *, condition: int, **sizes: Any) -> nn.Module:
+    return PatchConnector(config, **sizes)
+
+
+CONNECTORS: dict[str, Callable[..., nn.Module]] = {
+    "resampler": Resampler,
+    "perceiver": QueryConnector,
+    "qformer": QueryConnector,
+    "linear": _patches,
+    "mlp": _patches,
+    "mlp3": _patches,
+    "gated": _patches,
+}
+
+
+def build_connector(config: ModelConfig, tower: VisionTower) -> Connector:
+    """The connector that `config.connector.kind` names, for this tower."""
+    made = CONNECTORS[config.connector.kind](
         config.connector,
         cameras=len(config.cameras),
         features=tower.width,
@@ -32,22 +48,4 @@ def _resampler(config: ModelConfig, tower: VisionTower) -> nn.Module:
         condition=config.condition_width,
         width=config.language.width,
     )
-
-
-def _patches(config: ModelConfig, tower: VisionTower) -> nn.Module:
-    assert isinstance(config.connector, PatchConfig)
-    return PatchConnector(
-        config.connector.kind, len(config.cameras), tower.width, tower.grid, config.language.width
-    )
-
-
-CONNECTORS: dict[str, Callable[[ModelConfig, VisionTower], nn.Module]] = {
-    "resampler": _resampler,
-    "linear": _patches,
-    "mlp": _patches,
-}
-
-
-def build_connector(config: ModelConfig, tower: VisionTower) -> Connector:
-    """The connector that `config.connector.kind` names, for this tower."""
-    return cast(Connector, CONNECTORS[config.connector.kind](config, tower))
+    return cast(Connector, made)

@@ -83,7 +83,13 @@ class Batches:
         data = self._data
         images = np.stack([data.images(name, rows) for name in self._config.cameras], axis=1)
         drawn = _Drawn(
-            Raw(images, self._words[data.episode[rows]], data.proprio[rows], data.tcp[rows]),
+            Raw(
+                images,
+                np.ones(images.shape[:2], dtype=bool),
+                self._words[data.episode[rows]],
+                data.proprio[rows],
+                data.tcp[rows],
+            ),
             data.actions[rows],
             data.mask[rows],
             data.focus[rows],
@@ -93,7 +99,8 @@ class Batches:
         which = generator.random(len(rows)) < augment.mirror
         drawn = self._exchange(drawn, augment, which, generator)
         drawn = self._blank(drawn, self._hold(rows), augment, generator)
-        inputs = to_inputs(self._feel_noisily(drawn.raw, augment, generator), self._stats)
+        raw = self._blind(self._feel_noisily(drawn.raw, augment, generator), augment, generator)
+        inputs = to_inputs(raw, self._stats)
         if which.any():
             self._mirror(augment).images(inputs.images, which)
         _change_images(inputs.images, augment, generator)
@@ -137,7 +144,7 @@ class Batches:
         if augment.recolour:
             recolour = Recolour(augment.recolour, self._vocabulary)
             images, words = recolour(raw.images, raw.words, generator)
-            raw = Raw(images, words, raw.proprio, raw.tcp)
+            raw = dataclasses.replace(raw, images=images, words=words)
         actions, focus = drawn.actions, drawn.focus
         if which.any():
             raw, actions, focus = self._mirror(augment)(raw, actions, focus, which)
@@ -160,6 +167,14 @@ class Batches:
             np.where(some, np.nan, drawn.focus),
         )
 
+    def _blind(self, raw: Raw, augment: AugmentConfig, generator: np.random.Generator) -> Raw:
+        """Cameras that may be missing are, now and then."""
+        config = self._config
+        if not config.may_miss:
+            return raw
+        may = np.array([name in config.may_miss for name in config.cameras])
+        return dataclasses.replace(raw, seen=~((generator.random(raw.seen.shape) < augment.blind) & may))
+
     def _feel_noisily(self, raw: Raw, augment: AugmentConfig, generator: np.random.Generator) -> Raw:
         proprio, tcp = raw.proprio.copy(), raw.tcp
         if "position" in self._places:
@@ -176,7 +191,7 @@ class Batches:
             numb = generator.random(len(tcp)) < augment.wrench_dropout
             for place in self._places["wrench"]:
                 proprio[numb, place] = self._stats.mean[place]
-        return Raw(raw.images, raw.words, proprio, tcp)
+        return dataclasses.replace(raw, proprio=proprio, tcp=tcp)
 
 
 def _change_words(
@@ -189,7 +204,7 @@ def _change_words(
     blank = generator.random(len(words)) < augment.blank
     words[blank] = PAD
     words[blank, 0] = BEGIN
-    return Raw(raw.images, words, raw.proprio, raw.tcp), blank
+    return dataclasses.replace(raw, words=words), blank
 
 
 def _change_images(images: Tensor, augment: AugmentConfig, generator: np.random.Generator) -> None:

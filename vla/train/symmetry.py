@@ -8,6 +8,7 @@ what little a demonstration shows: without them a model learns by heart which ep
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -113,11 +114,11 @@ class Mirror:
         actions: (B, H, 7) TCP deltas. focus: (B, 2, 3) m.
         """
         y = _signs(["x", "y", "z"])
-        mirrored = Raw(
-            raw.images,
-            np.where(which[:, None], self._rename[raw.words], raw.words),
-            np.where(which[:, None], self._proprio, 1.0) * raw.proprio,
-            np.where(which[:, None], y, 1.0) * raw.tcp,
+        mirrored = dataclasses.replace(
+            raw,
+            words=np.where(which[:, None], self._rename[raw.words], raw.words),
+            proprio=np.where(which[:, None], self._proprio, 1.0) * raw.proprio,
+            tcp=np.where(which[:, None], y, 1.0) * raw.tcp,
         )
         some = which[:, None, None]
         return mirrored, np.where(some, self._actions, 1.0) * actions, np.where(some, y, 1.0) * focus

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from reflexarc.configs.policy import ConvVisionConfig, ModelConfig, TransformerVisionConfig
+from reflexarc.configs.policy import ModelConfig
 from reflexarc.vla.vision.conv import ConvTower
-from reflexarc.vla.vision.transformer import TransformerTower
+from reflexarc.vla.vision.transformer import FusedTower, TransformerTower
 
 
 class VisionTower(Protocol):
@@ -23,19 +23,23 @@ class VisionTower(Protocol):
 
 
 def _conv(config: ModelConfig) -> nn.Module:
-    assert isinstance(config.vision, ConvVisionConfig)
-    return ConvTower(config.vision, len(config.cameras), config.image_size, config.condition_width)
+    return ConvTower(cast(Any, config.vision), len(config.cameras), config.image_size, config.condition_width)
 
 
 def _transformer(config: ModelConfig) -> nn.Module:
-    assert isinstance(config.vision, TransformerVisionConfig)
-    return TransformerTower(config.vision, config.image_size)
+    return TransformerTower(cast(Any, config.vision), config.image_size)
+
+
+def _fused(config: ModelConfig) -> nn.Module:
+    return FusedTower(cast(Any, config.vision), config.image_size)
 
 
 TOWERS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "conv": _conv,
+    "vit": _transformer,
     "siglip": _transformer,
     "dinov2": _transformer,
+    "fused": _fused,
 }
 
 
