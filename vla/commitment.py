@@ -7,11 +7,61 @@ the committed ones, a flow is guided towards them (`engine/guidance.py`).
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
+from reflexarc.vla.engine.guidance import soft_mask
+from reflexarc.vla.tokenizers import UniformTokenizer
 from reflexarc.wire.messages import F64, Observation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Commitment:
+    """Of a batch, in the forms that heads speak; anything where the weight is 0.
+
+    bins: (B, H, D) int64. values: (B, H, D) float32 in [-1, 1] over the bounds of the bins. weights: (B, H) float32, 1
+    where an action will be over on arrival, from there on falling to 0 where nothing is committed (`soft_mask`).
+    """
+
+    bins: Tensor
+    values: Tensor
+    weights: Tensor
+
+    def decided(self, fixed: Tensor) -> Tensor:
+        """(B, H, D) int64: the bin of a token that is decided, -1 for the others. fixed: (D,) that of a dimension that
+        never varies, else -1.
+        """
+        return torch.where(self.weights[..., None] >= 1.0, self.bins, fixed)
+
+    @property
+    def frozen(self) -> int:
+        """How many of the first actions are decided in every row."""
+        return int((self.weights >= 1.0).all(dim=0).long().cumprod(dim=0).sum())
+
+
+def commitment(
+    observations: Sequence[Observation], spec: ActionSpec, grid: UniformTokenizer
+) -> Commitment | None:
+    """What is committed of each; None if nothing is of any. Raises PolicyError as `committed`."""
+    if all(each.committed is None for each in observations):
+        return None
+    actions = np.zeros((len(observations), spec.horizon, spec.size))
+    weights = torch.zeros(actions.shape[:2])
+    for row, observation in enumerate(observations):
+        given = committed(observation, spec)
+        actions[row, : len(given)] = given
+        weights[row] = torch.tensor(soft_mask(observation.frozen_steps, len(given), spec.horizon))
+    return Commitment(
+        bins=torch.from_numpy(grid.encode(actions)),
+        values=torch.from_numpy(grid.normalise(actions).astype(np.float32)),
+        weights=weights,
+    )
 
 
 def committed(observation: Observation, spec: ActionSpec) -> F64:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reflexarc.configs.policy import BinsHeadConfig
+from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.readout import read_tokens
 from reflexarc.vla.heads.shape import HeadShape
 from reflexarc.vla.labels import Answer, Labels
@@ -43,14 +44,25 @@ class AutoregressiveHead(nn.Module):
         """See `Head`."""
         return binned_loss(self(trunk, prefix, plan, labels.bins), labels, self.fixed)
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
-        """See `Head`."""
+    def decode(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
+    ) -> Answer:
+        """See `Head`. Committed tokens stand for chosen ones, and all that are decided are passed at once."""
+        decided = (
+            self.fixed.expand(1, self.horizon, -1) if committed is None else committed.decided(self.fixed)
+        )
+        flat = decided.flatten(1).to(plan.device)
+        known = 0 if committed is None else committed.frozen * self.dims
         token = self.begin.expand(len(plan), 1, -1)
-        chosen = []
-        for index in range(self.horizon * self.dims):
-            dim = index % self.dims
+        chosen = [flat[:, :known]] if known else []
+        if known:
+            words = trunk.embed(flat[:, :known] + trunk.words)
+            before = torch.cat([token, words[:, :-1]], dim=1)
+            trunk.extend(before + self.slots[:known] + plan[:, None], prefix, causal=True)
+            token = words[:, -1:]
+        for index in range(known, self.horizon * self.dims):
             hidden = trunk.extend(token + self.slots[index] + plan[:, None], prefix, causal=True)
-            logits = trunk.action_logits(hidden) + self.bias[dim]
-            chosen.append(read_tokens(logits, self.readout, self.fixed[dim]))
+            logits = trunk.action_logits(hidden) + self.bias[index % self.dims]
+            chosen.append(read_tokens(logits, self.readout, flat[:, index : index + 1]))
             token = trunk.embed(chosen[-1] + trunk.words)
         return Answer(bins=torch.unflatten(torch.cat(chosen, dim=1), 1, (self.horizon, self.dims)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflexarc.configs.policy import FastHeadConfig
+from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.shape import HeadShape
 from reflexarc.vla.labels import Answer, Labels
 from reflexarc.vla.trunk import Prefix, Trunk
@@ -50,8 +51,10 @@ class FastHead(nn.Module):
         total: Tensor = (chunk * weight).sum() / weight.sum().clamp_min(1e-6)
         return total
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
-        """See `Head`."""
+    def decode(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
+    ) -> Answer:
+        """See `Head`. What is committed changes nothing: a token is no action's own."""
         token = self.begin.expand(len(plan), 1, -1)
         chosen: list[Tensor] = []
         ended = torch.zeros(len(plan), dtype=torch.bool, device=plan.device)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflexarc.configs.policy import FlowHeadConfig
-from reflexarc.vla.engine.guidance import euler
+from reflexarc.vla.commitment import Commitment
+from reflexarc.vla.engine.guidance import Guide, euler
 from reflexarc.vla.engine.pi0 import time_features
 from reflexarc.vla.heads.expert import ActionExpert
 from reflexarc.vla.heads.shape import HeadShape
@@ -75,11 +76,18 @@ class FlowHead(nn.Module):
         wrong = (flow - (noise - actions)).square().mean(-1)
         return masked_mean(wrong, labels.mask.repeat_interleave(draws, dim=0))
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
-        """See `Head`."""
-        noise = self.noise.expand(len(plan), -1, -1)
+    def decode(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
+    ) -> Answer:
+        """See `Head`. Guided towards what is committed, the more the sooner it is due."""
+        noise, guide = self.noise.expand(len(plan), -1, -1), None
+        if committed is not None:
+            target, weights = committed.values[..., self.varies], committed.weights[..., None]
+            guide = Guide(target.to(noise.device), weights.to(noise.device))
+            with torch.inference_mode(False):
+                plan = plan.clone()  # a gradient flows past it
         follow = functools.partial(self._step, trunk, prefix, plan)
-        numbers = euler(follow, noise, self.config.steps)
+        numbers = euler(follow, noise, self.config.steps, guide)
         values = numbers.new_zeros(*numbers.shape[:2], self.dims)
         values[..., self.varies] = numbers
         return Answer(values=values)

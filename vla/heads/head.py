@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor, nn
 
 from reflexarc.configs.policy import HeadConfig
+from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.autoregressive import AutoregressiveHead
 from reflexarc.vla.heads.fast import FastHead
 from reflexarc.vla.heads.flow import FlowHead
@@ -24,8 +25,10 @@ class Head(Protocol):
     def loss(self, trunk: Trunk, prefix: Prefix, plan: Tensor, labels: Labels) -> Tensor:
         """For training: the mean loss () over the actions that are labels."""
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
-        """For acting."""
+    def decode(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
+    ) -> Answer:
+        """For acting. committed: what the arm goes on with meanwhile; the answer continues it where the head can."""
 
 
 HEADS: dict[str, Callable[[Any, HeadShape], nn.Module]] = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reflexarc.configs.policy import BinsHeadConfig
+from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.readout import read_tokens
 from reflexarc.vla.heads.shape import HeadShape
 from reflexarc.vla.labels import Answer, Labels
@@ -41,6 +42,9 @@ class ParallelHead(nn.Module):
         """See `Head`."""
         return binned_loss(self(trunk, prefix, plan), labels, self.fixed)
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
-        """See `Head`."""
-        return Answer(bins=read_tokens(self(trunk, prefix, plan), self.readout, self.fixed))
+    def decode(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
+    ) -> Answer:
+        """See `Head`. All tokens are read at once: those that are decided have no say in the others."""
+        decided = self.fixed if committed is None else committed.decided(self.fixed).to(plan.device)
+        return Answer(bins=read_tokens(self(trunk, prefix, plan), self.readout, decided))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reflexarc.configs.policy import RegressionHeadConfig
+from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.shape import HeadShape
 from reflexarc.vla.labels import Answer, Labels
 from reflexarc.vla.loss import masked_mean
@@ -60,8 +61,10 @@ class RegressionHead(nn.Module):
         wrong = (self(trunk, prefix, plan) - labels.values[..., self.varies]).abs()
         return masked_mean(wrong.mean(-1), labels.mask)
 
-    def decode(self, trunk: Trunk, prefix: Prefix, plan: Tensor) -> Answer:
-        """See `Head`."""
+    def decode(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
+    ) -> Answer:
+        """See `Head`. What is committed changes nothing: numbers are read at once."""
         numbers = self(trunk, prefix, plan)
         values = numbers.new_zeros(*numbers.shape[:2], self.dims)
         values[..., self.varies] = numbers
