@@ -30,6 +30,10 @@ class Labels:
         )
         return Labels(bins, values, tokens, mask, self.smoothing)
 
+    def answer(self) -> Answer:
+        """What a head that is always right says in tokens: FAST's where there are any, else bins."""
+        return Answer(tokens=self.tokens) if self.tokens.shape[1] else Answer(bins=self.bins)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:

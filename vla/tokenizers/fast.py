@@ -51,8 +51,7 @@ class FastTokenizer:
         chunks = np.asarray(chunks, dtype=np.float64)
         if chunks.ndim != 3 or not chunks.size:
             raise PolicyError(f"FAST needs chunks (N, H, V) to be trained on; got {chunks.shape}")
-        # The largest a coefficient can be: every sample ±1 with the sign of its cosine; an L1 norm, at most sqrt(2 H).
-        most = math.ceil(scale * math.sqrt(2 * chunks.shape[1]))
+        most = _largest(scale, chunks.shape[1])
         alphabet = [chr(code) for code in range(2 * most + 1)]
         if len(alphabet) > vocabulary:
             raise PolicyError(
@@ -95,6 +94,7 @@ class FastTokenizer:
         """The chunk (H, V) of ids, within -1..1.
 
         A model may say too few or too many: what is missing is zero, which are high frequencies; the rest is dropped.
+        So is a number that no chunk has, as half a character of a byte-level tokenizer gives.
         Raises PolicyError on an id that is not in the vocabulary.
         """
         if ids and not 0 <= min(ids) <= max(ids) < self.size:
@@ -102,7 +102,7 @@ class FastTokenizer:
         text = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         numbers = np.zeros(horizon * dims)
         said = np.array([ord(each) + self.min_token for each in text][: len(numbers)], dtype=np.float64)
-        numbers[: len(said)] = said
+        numbers[: len(said)] = np.where(np.abs(said) <= _largest(self.scale, horizon), said, 0.0)
         chunk = idct(numbers.reshape(horizon, dims) / self.scale, axis=0, norm="ortho")
         return np.asarray(np.clip(chunk, -1.0, 1.0))
 
@@ -152,3 +152,8 @@ class FastTokenizer:
     def _settings(self) -> str:
         settings = {"scale": self.scale, "min_token": self.min_token, "vocab_size": self.size}
         return json.dumps(settings, indent=1)
+
+
+def _largest(scale: float, horizon: int) -> int:
+    """The largest coefficient of any chunk: all samples ±1, with the signs of a cosine whose L1 norm is sqrt(2 H)."""
+    return math.ceil(scale * math.sqrt(2 * horizon))

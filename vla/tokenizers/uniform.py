@@ -130,7 +130,8 @@ class UniformTokenizer:
         step = np.where(self.varies, self._step, 1.0)
         place = (np.asarray(values, dtype=np.float64) - self._offset) / step + self._zero
         inside: F64 = np.where(self.varies, 2.0 * place / (ACTION_BINS - 1) - 1.0, 0.0)
-        return inside.clip(-1.0, 1.0)
+        inside.clip(-1.0, 1.0, out=inside)
+        return inside
 
     def restore(self, normalised: F64) -> F64:
         """The inverse of `normalise`, for (..., D) of any size: what is beyond -1..1 takes the outermost value."""
