@@ -7,6 +7,7 @@ machine's speed.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import math
@@ -59,7 +60,7 @@ class EvalJob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One evaluated episode; times in simulated seconds."""
+    """One evaluated episode; times in simulated seconds. stop_rule, stop_reason: of a latched stop that ended it."""
 
     task: str
     index: int
@@ -71,6 +72,8 @@ class Evaluated:
     interventions: int
     rules: tuple[str, ...]
     final_safety: str
+    stop_rule: str = ""
+    stop_reason: str = ""
 
 
 def evaluate(
@@ -183,7 +186,10 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 
 def summarise(results: list[Evaluated]) -> dict[str, Any]:
-    """`{task: {success_rate, episodes, interval_95, mean_time_s, results}}`."""
+    """`{task: {success_rate, episodes, interval_95, mean_time_s, interventions, stops, results}}`.
+
+    stops: episodes that a latched stop ended, by its rule.
+    """
     tasks: dict[str, Any] = {}
     for name in dict.fromkeys(item.task for item in results):
         mine = [item for item in results if item.task == name]
@@ -194,6 +200,7 @@ def summarise(results: list[Evaluated]) -> dict[str, Any]:
             "interval_95": wilson_interval(len(won), len(mine)),
             "mean_time_s": sum(item.time_s for item in won) / len(won) if won else None,
             "interventions": sum(item.interventions for item in mine),
+            "stops": collections.Counter(item.stop_rule for item in mine if item.stop_rule),
             "results": [dataclasses.asdict(item) for item in mine],
         }
     return tasks
@@ -229,9 +236,17 @@ def report(
 
 
 def print_table(console: Console, summary: dict[str, Any], title: str) -> None:
-    """Success by task, with its interval."""
+    """Success by task, with its interval, and what safety did."""
     table = Table(title=title)
-    for column in ("task", "success", "95% interval", "episodes", "mean time", "ticks limited by safety"):
+    for column in (
+        "task",
+        "success",
+        "95% interval",
+        "episodes",
+        "mean time",
+        "ticks limited by safety",
+        "stopped by",
+    ):
         table.add_column(column, justify="left" if column == "task" else "right")
     for name, row in summary.items():
         low, high = row["interval_95"]
@@ -243,5 +258,6 @@ def print_table(console: Console, summary: dict[str, Any], title: str) -> None:
             str(row["episodes"]),
             "-" if mean is None else f"{mean:.1f} s",
             str(row["interventions"]),
+            ", ".join(f"{count} × {rule}" for rule, count in row["stops"].items()) or "-",
         )
     console.print(table)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from reflexarc.configs.errors import RobotError, WireError
+from reflexarc.safety.states import LATCHED, latched_by
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -39,8 +40,6 @@ POLL_S = 0.05
 SETTLE_S = 0.15
 """Time for everybody to take in that an episode has begun or ended, before the arm moves."""
 
-STOPPED = ("protective_stop", "e_stop")
-
 Verdict = Literal["", "success", "fail", "redo", "quit"]
 """What a person says of the episode that is running; empty while there is nothing to say."""
 
@@ -50,7 +49,10 @@ MAY_RETURN = {"policy", "cameras", "recorder", "teleop"}
 
 @dataclasses.dataclass(slots=True)
 class EpisodeFigures:
-    """What was seen of one episode. Times in seconds, latencies in ms. judge: `person` where one ended it."""
+    """What was seen of one episode. Times in seconds, latencies in ms. judge: `person` where one ended it.
+
+    stop_rule: of a latched stop (its reason is in `end`), or empty.
+    """
 
     episode: str
     task: str
@@ -65,6 +67,7 @@ class EpisodeFigures:
     limited: dict[str, int] = dataclasses.field(default_factory=dict)
     events: list[str] = dataclasses.field(default_factory=list)
     judge: str = ""
+    stop_rule: str = ""
 
 
 class Runner:
@@ -159,7 +162,7 @@ class Runner:
 
     def _release(self) -> None:
         """Bring the host to `off` or `ready`, where it commands nothing: reset a latched stop, disable a live arm."""
-        if self.request("status").safety in STOPPED:
+        if self.request("status").safety in LATCHED:
             self.request("reset")
         self.request("disable")
 
@@ -209,7 +212,7 @@ class Runner:
             elif self._sim is not None and self._sim_query("success").success:
                 figures.success, figures.end = True, "success"
             elif stopped:
-                figures.end = f"the safety layer is in {stopped}"
+                figures.end = stopped
             elif lost := set(self._watch.lost) - MAY_RETURN:
                 figures.end = f"lost: {', '.join(sorted(lost))}"
             elif figures.time_s > limit_s:
@@ -222,14 +225,17 @@ class Runner:
             figures.latency_ms_max = latencies[-1]
 
     def _watch_host(self, figures: EpisodeFigures, rules: collections.Counter[str]) -> str:
+        """What latched a stop, in words; empty while nothing did."""
         stopped = ""
         for message in self._states.drain():
-            if isinstance(message, State) and message.safety in STOPPED:
-                stopped = message.safety
+            if isinstance(message, State) and message.safety in LATCHED:
+                stopped = stopped or f"the safety layer is in {message.safety}"
             elif isinstance(message, SafetyReport):
                 rules.update({item.rule for item in message.interventions})
-                if message.state in STOPPED and message.previous_state not in STOPPED:
-                    figures.events.append(f"{message.state}: {message.reason}")
+                if rule := latched_by(message):
+                    figures.stop_rule = rule
+                    stopped = f"{message.state} by {rule}: {message.reason}"
+                    figures.events.append(stopped)
             elif isinstance(message, Event):
                 self._note(message, figures)
         return stopped

@@ -15,7 +15,7 @@ time to start. The watchdogs run from the first setpoint on.
 
 from __future__ import annotations
 
-from reflexarc.wire.messages import HostAction, SafetyState
+from reflexarc.wire.messages import HostAction, SafetyReport, SafetyState
 
 STATES: tuple[SafetyState, ...] = (
     "off",
@@ -89,3 +89,13 @@ def refusal(state: SafetyState, action: HostAction) -> str:
         return f"{action} refused: {state} is latched; reset first, then enable"
     allowed = sorted(name for name, table in TRANSITIONS.items() if state in table)
     return f"{action} refused in state {state}; allowed: {', '.join(allowed)}"
+
+
+def latched_by(report: SafetyReport) -> str:
+    """The rule that latched a stop at this tick, the state itself where no limit did (monitor, button); else empty.
+
+    Nothing is limited any more once a stop is latched, so the rule that did it is the last one of the report.
+    """
+    if report.state not in LATCHED or report.previous_state in LATCHED:
+        return ""
+    return report.interventions[-1].rule if report.interventions else report.state

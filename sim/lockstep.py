@@ -22,6 +22,7 @@ from reflexarc.controllers.controller import Controller
 from reflexarc.controllers.steering import steering_spec
 from reflexarc.robots.host import RobotHost
 from reflexarc.robots.teleop.stream import TeleopStream
+from reflexarc.safety.states import LATCHED, latched_by
 from reflexarc.sim.driver import MujocoRobot
 from reflexarc.sim.latency import Latency
 from reflexarc.sim.link import CodecLink, Link
@@ -46,7 +47,7 @@ Subscriber = Callable[[str, Message], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EpisodeResult:
-    """How one episode went. Times are simulated seconds."""
+    """How one episode went. Times are simulated seconds. stop_rule, stop_reason: of a latched stop, or empty."""
 
     success: bool
     time_s: float
@@ -54,6 +55,8 @@ class EpisodeResult:
     interventions: int
     rules: tuple[str, ...]
     final_safety: str
+    stop_rule: str
+    stop_reason: str
 
 
 class LockstepSession:
@@ -122,6 +125,7 @@ class LockstepSession:
         self._chunks = 0
         self._interventions = 0
         self._rules: set[str] = set()
+        self._stop_rule = self._stop_reason = ""
         self._latency.reseed(seed)
         self._driver.reset()
         self._host.restart(0)
@@ -158,6 +162,8 @@ class LockstepSession:
         if result.report is not None:
             self._interventions += bool(result.report.interventions)
             self._rules.update(item.rule for item in result.report.interventions)
+            if rule := latched_by(result.report):
+                self._stop_rule, self._stop_reason = rule, result.report.reason
             self._controller.on_report(self._send("/safety", result.report))
         if self._tick % self._camera_every == 0:
             self._take_pictures(now)
@@ -178,7 +184,7 @@ class LockstepSession:
         limit = round(time_limit_s * 1e9)
         while self.now_ns < limit and not self.world.success():
             self.tick()
-            if self._state.safety in ("protective_stop", "e_stop"):
+            if self._state.safety in LATCHED:
                 break
         return self.result()
 
@@ -191,6 +197,8 @@ class LockstepSession:
             interventions=self._interventions,
             rules=tuple(sorted(self._rules)),
             final_safety=self._state.safety,
+            stop_rule=self._stop_rule,
+            stop_reason=self._stop_reason,
         )
 
     def close(self) -> None:

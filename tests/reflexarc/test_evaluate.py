@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from reflexarc import collect as collection
 from reflexarc import evaluate as evaluation
@@ -43,7 +44,9 @@ def test_the_expert_succeeds_and_the_figures_do_not_depend_on_the_batches() -> N
 
 def test_what_was_seen_are_the_scenes_of_the_demonstrations() -> None:
     setup = load_setup()
-    (item,) = evaluation.evaluate("expert", ("button",), episodes=1, seed=3, setup=setup, workers=1, seen=True)
+    (item,) = evaluation.evaluate(
+        "expert", ("button",), episodes=1, seed=3, setup=setup, workers=1, seen=True
+    )
     assert item.seed == 3 * collection.EPISODE_SEEDS
     assert item.success
 
@@ -82,3 +85,16 @@ def test_collection_keeps_what_is_there_and_refuses_evaluation_seeds(tmp_path: P
     assert not samples.mask.all()  # the disturbed spells and the end do not count
     with pytest.raises(ConfigError, match="evaluation seeds"):
         collection.collect(("lift",), episodes=1, seed=5000, out=tmp_path, setup=setup)
+
+
+def test_an_episode_that_safety_ends_says_by_which_rule() -> None:
+    setup = load_setup(overrides=("safety.force_ceiling=1.0",))
+    (item,) = evaluation.evaluate("expert", ("button",), episodes=1, seed=1, setup=setup, workers=1)
+    assert not item.success
+    assert (item.final_safety, item.stop_rule) == ("protective_stop", "wrist_force")
+    assert "above its ceiling 1 N" in item.stop_reason
+    summary = evaluation.summarise([item])
+    assert summary["button"]["stops"] == {"wrist_force": 1}
+    with (console := Console(width=120)).capture() as table:
+        evaluation.print_table(console, summary, "")
+    assert "1 × wrist_force" in table.get()
