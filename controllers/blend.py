@@ -44,7 +44,7 @@ class Blend:
         excess = old.spin - geometry.rotate(geometry.exp(turn), first.spin)
         gap = np.concatenate([old.point - first.point, turn])
         rate = np.concatenate([old.velocity - first.velocity, geometry.left_jacobian_inverse(turn, excess)])
-        change = acceleration - acceleration_after(new, start_ns)
+        change = acceleration - acceleration_after(new, first, start_ns)
         # What is left of an acceleration must go faster than the new path's own, or the sum of both turns back.
         faster = max(1.0, float(np.max(np.abs(change) / (limits.jerk * EASE_S))))
         limits = dataclasses.replace(limits, jerk=faster * limits.jerk)
@@ -89,9 +89,19 @@ def _axes(rows: F64, size: int, limits: MotionLimits) -> F64:
     """
     axes = np.eye(rows.shape[1])
     for part in (slice(0, size), slice(size, None)):
-        if np.ptp(limits.acceleration[part]) == 0.0:
-            axes[part, part] = np.linalg.svd(rows[:, part])[2]
+        lengths = np.sqrt((rows[:, part] ** 2).sum(axis=1))
+        longest = int(lengths.argmax())
+        if lengths[longest] > 0.0 and np.ptp(limits.acceleration[part]) == 0.0:
+            axes[part, part] = _towards(rows[longest, part] / lengths[longest])
     return axes
+
+
+def _towards(axis: F64) -> F64:
+    """Orthonormal rows (d, d), the first along the unit vector `axis` (d,): a reflection (Householder 1958)."""
+    mirror = axis.copy()
+    mirror[0] += math.copysign(1.0, axis[0])
+    result: F64 = np.eye(len(axis)) - np.outer(mirror, mirror) * (2.0 / float(mirror @ mirror))
+    return result
 
 
 def settle(path: Path, t_ns: int) -> Path:

@@ -85,6 +85,10 @@ GAP_SHARE = 0.6
 """Of the joints' acceleration that closing a gap may use; the path itself needs some too."""
 LOOK_NS, LOOKS = 20_000_000, 6
 """How far ahead on its path the controller looks for what the joints cannot do: 120 ms, in which it can slow down."""
+LOOKS_A_TICK = 3
+"""New ones of these in one tick."""
+FALLS = FALL_PER_S * LOOK_NS * NS * np.arange(LOOKS)
+"""By how much the pace may yet fall until each of these looks."""
 BEND_SHARE = 1.2
 """Of the joints' acceleration that a path may ask for before it is slowed: the joints round a short excess off."""
 STANDING_RAD_S = 0.02
@@ -171,6 +175,7 @@ class Controller:
     _earlier: deque[Knots]
     _looked_at: Path | None
     _looks: dict[int, F64]
+    _foreseen: tuple[int, float]
     _last_due_ns: int
     _arrived: bool
     _underrun_told: bool
@@ -408,9 +413,13 @@ class Controller:
     def _foreseen_pace(self, path_ns: int) -> float:
         """The pace at which the joints can follow what the path does next: a time slowed by s divides speed by 1 / s
         and acceleration by 1 / s², and leaves every place as it is."""
-        assert self._path is not None
         first = path_ns // LOOK_NS
-        seen = np.array([self._rate_at(k) for k in range(first, first + LOOKS + 1)])
+        if self._looked_at is not self._path:
+            self._looked_at, self._looks, self._foreseen = self._path, {}, (-1, 1.0)
+        if self._foreseen[0] == first and first + LOOKS in self._looks:
+            return self._foreseen[1]
+        self._look(first)
+        seen = np.array([self._looks[k] for k in range(first, first + LOOKS + 1) if k in self._looks])
         rates = seen if self._space == "joint" else seen @ self._kinematics.inverse_jacobian(self._aim).T
         limits = self._tracker.limits
         speed = np.max(np.abs(rates[1:]) / limits.velocity, axis=1)
@@ -418,20 +427,20 @@ class Controller:
             np.abs(np.diff(rates, axis=0)) / (LOOK_NS * NS * BEND_SHARE * limits.acceleration), axis=1
         )
         most = 1.0 / np.maximum(1.0, np.maximum(speed, np.sqrt(bend)))
-        return max(float(np.min(most + FALL_PER_S * LOOK_NS * NS * np.arange(LOOKS))), SLOWEST)
+        self._foreseen = first, max(float((most + FALLS[: len(most)]).min()), SLOWEST)
+        return self._foreseen[1]
 
-    def _rate_at(self, look: int) -> F64:
-        """The path's velocity (m,), and spin if it is the TCP's, at path time `look · LOOK_NS`; each is asked once."""
-        if self._looked_at is not self._path:
-            self._looked_at, self._looks = self._path, {}
-        rate = self._looks.get(look)
-        if rate is None:
-            assert self._path is not None
+    def _look(self, first: int) -> None:
+        """The path's velocity (m,), and spin if it is the TCP's, at path times `LOOK_NS` apart, from look `first` on.
+
+        Each is asked once, the nearest first, and few in one tick: a new chunk has cost enough of its own.
+        """
+        assert self._path is not None
+        missing = [k for k in range(first, first + LOOKS + 1) if k not in self._looks]
+        for look in missing[:LOOKS_A_TICK]:
             sample = self._path.sample(look * LOOK_NS)
             joint = self._space == "joint"
-            rate = sample.velocity if joint else np.concatenate([sample.velocity, sample.spin])
-            self._looks[look] = rate
-        return rate
+            self._looks[look] = sample.velocity if joint else np.concatenate([sample.velocity, sample.spin])
 
     def _follow(self, path_ns: int, now_ns: int, period_s: float) -> TickStatus:
         """Bring the joints one period further, to where the path is at `path_ns`."""
@@ -516,10 +525,10 @@ class Controller:
         state = self._states[-1]
         if len(self._sent) < SENT_KEPT or state.t_state_ns < self._sent[0][0]:
             return
-        recent = np.array([joints for _, joints in self._sent])
-        distance = float(np.min(np.max(np.abs(recent - state.joint_position_commanded), axis=1)))
-        if distance <= ASTRAY_RAD:
+        away = (np.abs(state.joint_position_commanded - joints).max() for _, joints in reversed(self._sent))
+        if any(distance <= ASTRAY_RAD for distance in away):
             return
+        distance = min(np.abs(state.joint_position_commanded - joints).max() for _, joints in self._sent)
         assert self._path is not None
         if state.safety != "hold":  # that it does not follow then is told by the host itself
             text = (
@@ -573,8 +582,10 @@ class Controller:
         if not self._tracking:
             return new
         present = self._present_path(join_ns)
-        acceleration = acceleration_before(present, join_ns)
-        return self._blended(present.sample(join_ns), acceleration, new, join_ns, self._config.blend_s)
+        here = present.sample(join_ns)
+        return self._blended(
+            here, acceleration_before(present, here, join_ns), new, join_ns, self._config.blend_s
+        )
 
     def _blended(self, old: Sample, acceleration: F64, new: Path, join_ns: int, shortest_s: float) -> Path:
         """From `old` into `new`, as fast as joints and `catch_up_speed` allow."""
@@ -647,7 +658,7 @@ class Controller:
         self._lag_pace = 1.0
         self._pace.reset()
         self._behind_ns = -1
-        self._looked_at, self._looks = None, {}
+        self._looked_at, self._looks, self._foreseen = None, {}, (-1, 1.0)
         self._missed_ticks = 0
         self._gripper = 1.0
         self._last_due_ns = -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from typing import Any
 
 import mink
@@ -81,6 +82,7 @@ class ArmKinematics:
         speeds = {joint.name: joint.velocity for joint in robot.joints}
         self._position_limit = mink.ConfigurationLimit(self._model, min_distance_from_limits=LIMIT_MARGIN_RAD)
         self._lower, self._upper = self._position_limit.lower, self._position_limit.upper
+        self._jacobian_at: tuple[F64, F64] | None = None
         self._limits = [self._position_limit, mink.VelocityLimit(self._model, speeds)]
 
     def forward(self, joint_position: F64) -> F64:
@@ -106,19 +108,20 @@ class ArmKinematics:
         self._position_limit.lower = np.minimum(self._lower, seed)
         self._position_limit.upper = np.maximum(self._upper, seed)
         world = geometry.compose(self._base, target)
+        goal = world[:3], geometry.to_matrix(world[3:]).ravel()
         self._frame.set_target(mink.SE3(np.concatenate([world[3:], world[:3]])))
-        error_m, error_rad = self._error(target)
+        error_m, error_rad = self._error(goal)
         self._posture.gain = min(1.0, POSTURE_PER_M * (error_m + LEVER_M * error_rad))
         try:
             for _ in range(ITERATIONS):
                 self._step(period_s)
                 self._posture.gain = 0.0
-                error_m, error_rad = self._error(target)
+                error_m, error_rad = self._error(goal)
                 if error_m < CLOSE_M and error_rad < CLOSE_RAD:
                     break
         except (mink.MinkError, ValueError, ArithmeticError, np.linalg.LinAlgError):
             return Solution(IkStatus.FAILED, seed, error_m, error_rad)
-        return self._result(target, seed, period_s)
+        return self._result(goal, error_m, error_rad, seed, period_s)
 
     def inverse_jacobian(self, joint_position: F64) -> F64:
         """(n, 6): joint velocities per m/s and rad/s of the TCP in the base frame, the least ones, damped."""
@@ -158,34 +161,44 @@ class ArmKinematics:
         )
         self._configuration.integrate_inplace(velocity, period_s)
 
-    def _result(self, target: F64, seed: F64, period_s: float) -> Solution:
+    def _result(
+        self, goal: tuple[F64, F64], error_m: float, error_rad: float, seed: F64, period_s: float
+    ) -> Solution:
         found = self._configuration.q.copy()
-        if not np.all(np.isfinite(found)):
+        if not np.isfinite(found).all():
             return Solution(IkStatus.FAILED, seed, np.inf, np.inf)
-        excess = float(np.max(np.abs(found - seed) / (self._velocity * period_s)))
+        excess = float((np.abs(found - seed) / (self._velocity * period_s)).max())
         if excess > 1.0:
             found = seed + (found - seed) / excess
             self._configuration.update(found)
-        error_m, error_rad = self._error(target)
-        reached = error_m < REACHED_M and error_rad < REACHED_RAD
-        if reached:
+            error_m, error_rad = self._error(goal)
+        if error_m < REACHED_M and error_rad < REACHED_RAD:
             return Solution(IkStatus.REACHED, found, error_m, error_rad)
         smallest = float(np.linalg.svd(self._jacobian(found), compute_uv=False)[-1])
         status = IkStatus.SINGULAR if smallest < SINGULAR else IkStatus.LIMITED
         return Solution(status, found, error_m, error_rad)
 
-    def _error(self, target: F64) -> tuple[float, float]:
-        pose = self._tcp_pose()
-        turn = geometry.difference(target[3:], pose[3:])
-        return float(np.linalg.norm(target[:3] - pose[:3])), float(np.linalg.norm(turn))
+    def _error(self, goal: tuple[F64, F64]) -> tuple[float, float]:
+        """How far the TCP is from `goal`, position (3,) and rotation matrix (9,) in the world: m, rad.
+
+        Two rotations by an angle θ from each other differ by 2√2·sin(θ/2) in the Frobenius norm of their matrices.
+        """
+        data = self._configuration.data
+        way, turn = goal[0] - data.site_xpos[self._site], goal[1] - data.site_xmat[self._site]
+        half_sine = math.sqrt(float(turn @ turn) / 8.0)
+        return math.sqrt(float(way @ way)), 2.0 * math.asin(min(half_sine, 1.0))
 
     def _jacobian(self, joint_position: F64) -> F64:
-        """(6, n) of the TCP in the base frame."""
-        self._configuration.update(joint_position)
-        jacobian = np.zeros((6, self._model.nv))
-        mujoco.mj_jacSite(self._model, self._configuration.data, jacobian[:3], jacobian[3:], self._site)
-        result: F64 = np.vstack([self._base_turn @ jacobian[:3], self._base_turn @ jacobian[3:]])
-        return result
+        """(6, n) of the TCP in the base frame. The last one is kept: a tick asks for it more than once."""
+        if self._jacobian_at is not None and np.array_equal(self._jacobian_at[0], joint_position):
+            return self._jacobian_at[1]
+        if not np.array_equal(self._configuration.q, joint_position):
+            self._configuration.update(joint_position)
+        world = np.empty((6, self._model.nv))
+        mujoco.mj_jacSite(self._model, self._configuration.data, world[:3], world[3:], self._site)
+        jacobian: F64 = (self._base_turn @ world.reshape(2, 3, -1)).reshape(6, -1)
+        self._jacobian_at = joint_position.copy(), jacobian
+        return jacobian
 
     def _tcp_pose(self) -> F64:
         data = self._configuration.data

@@ -6,6 +6,8 @@ brakes to a hold, unless the chunk was slowing down or is to end at rest.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from reflexarc.controllers.chunk import Knots
@@ -129,8 +131,14 @@ def _spline_rates(slopes: F64, first: F64, last: F64) -> F64:
     right = 3.0 * (slopes[:-1] + slopes[1:])
     right[0] -= first
     right[-1] -= last
+    return np.vstack([first, _spline_inverse(inner) @ right, last])
+
+
+@functools.cache
+def _spline_inverse(inner: int) -> F64:
+    """The inverse (inner, inner) of the spline's matrix, 4 on the diagonal and 1 beside it."""
     matrix = 4.0 * np.eye(inner) + np.eye(inner, k=1) + np.eye(inner, k=-1)
-    return np.vstack([first, np.linalg.solve(matrix, right), last])
+    return np.array(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def _monotone(rates: F64, slopes: F64) -> F64:

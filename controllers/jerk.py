@@ -51,9 +51,8 @@ def jerk_limited(start: Motion, end: Motion, limits: MotionLimits, shortest_s: f
     """
     size = len(start.place)
     task, trajectory = ruckig.InputParameter(size), ruckig.Trajectory(size)
-    task.current_position, task.target_position = _tidy(start.place), _tidy(end.place)
-    task.current_velocity, task.target_velocity = _tidy(start.velocity), _tidy(end.velocity)
-    task.current_acceleration, task.target_acceleration = _tidy(start.acceleration), _tidy(end.acceleration)
+    task.current_position, task.current_velocity, task.current_acceleration = _tidy(start)
+    task.target_position, task.target_velocity, task.target_acceleration = _tidy(end)
     task.max_velocity, task.max_acceleration, task.max_jerk = (
         limits.velocity,
         limits.acceleration,
@@ -73,9 +72,12 @@ def jerk_limited(start: Motion, end: Motion, limits: MotionLimits, shortest_s: f
     return trajectory
 
 
-def _tidy(values: F64) -> F64:
-    """`values` without rounding: Ruckig finds no profile for some numbers that are almost zero."""
-    return np.where(np.abs(values) < TINY, 0.0, values)
+def _tidy(motion: Motion) -> list[list[float]]:
+    """Place, velocity and acceleration without rounding: Ruckig finds no profile for some numbers that are almost 0."""
+    values = np.array([motion.place, motion.velocity, motion.acceleration])
+    values[np.abs(values) < TINY] = 0.0
+    result: list[list[float]] = values.tolist()
+    return result
 
 
 class JerkLimitedPath:
@@ -140,14 +142,14 @@ class JerkLimitedPath:
         return now_ns + math.ceil(float(trajectory.duration) / NS)
 
 
-def acceleration_before(path: Path, t_ns: int) -> F64:
-    """How velocity and spin (m + 3,) of `path` changed per second in the millisecond before `t_ns`."""
-    return _change(path.sample(t_ns - SPAN_NS), path.sample(t_ns))
+def acceleration_before(path: Path, here: Sample, t_ns: int) -> F64:
+    """How velocity and spin (m + 3,) of `path`, which is `here` at `t_ns`, changed per second just before (1 ms)."""
+    return _change(path.sample(t_ns - SPAN_NS), here)
 
 
-def acceleration_after(path: Path, t_ns: int) -> F64:
+def acceleration_after(path: Path, here: Sample, t_ns: int) -> F64:
     """The same in the millisecond after it."""
-    return _change(path.sample(t_ns), path.sample(t_ns + SPAN_NS))
+    return _change(here, path.sample(t_ns + SPAN_NS))
 
 
 def _change(before: Sample, after: Sample) -> F64:

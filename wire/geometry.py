@@ -26,15 +26,15 @@ def identity_pose() -> F64:
 
 def normalize(quat: F64) -> F64:
     """`quat` scaled to length 1. Raises ZeroDivisionError if all four are zero."""
-    w, x, y, z = (float(v) for v in quat)
+    w, x, y, z = quat.tolist()
     scale = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
     return np.array([w * scale, x * scale, y * scale, z * scale])
 
 
 def multiply(a: F64, b: F64) -> F64:
     """The rotation `b` followed by the rotation `a`: quaternion product a·b, normalised."""
-    aw, ax, ay, az = (float(v) for v in a)
-    bw, bx, by, bz = (float(v) for v in b)
+    aw, ax, ay, az = a.tolist()
+    bw, bx, by, bz = b.tolist()
     w = aw * bw - ax * bx - ay * by - az * bz
     x = aw * bx + ax * bw + ay * bz - az * by
     y = aw * by - ax * bz + ay * bw + az * bx
@@ -50,8 +50,8 @@ def conjugate(quat: F64) -> F64:
 
 def rotate(quat: F64, vector: F64) -> F64:
     """`vector` (3,) turned by `quat`."""
-    w, x, y, z = (float(v) for v in quat)
-    a, b, c = (float(v) for v in vector)
+    w, x, y, z = quat.tolist()
+    a, b, c = vector.tolist()
     # v + 2 u × (u × v + w v), with u = (x, y, z)
     p, q, r = y * c - z * b + w * a, z * a - x * c + w * b, x * b - y * a + w * c
     return np.array([a + 2 * (y * r - z * q), b + 2 * (z * p - x * r), c + 2 * (x * q - y * p)])
@@ -59,7 +59,7 @@ def rotate(quat: F64, vector: F64) -> F64:
 
 def exp(rotvec: F64) -> F64:
     """The quaternion of a rotation vector."""
-    x, y, z = (float(v) for v in rotvec)
+    x, y, z = rotvec.tolist()
     angle = math.sqrt(x * x + y * y + z * z)
     scale = 0.5 if angle < _SMALL else math.sin(0.5 * angle) / angle
     return np.array([math.cos(0.5 * angle), x * scale, y * scale, z * scale])
@@ -67,7 +67,7 @@ def exp(rotvec: F64) -> F64:
 
 def log(quat: F64) -> F64:
     """The shortest rotation vector of a unit quaternion; its length is in [0, π]."""
-    w, x, y, z = (float(v) for v in quat)
+    w, x, y, z = quat.tolist()
     if w < 0.0:
         w, x, y, z = -w, -x, -y, -z
     sine = math.sqrt(x * x + y * y + z * z)
@@ -87,14 +87,14 @@ def slerp(a: F64, b: F64, fraction: float) -> F64:
 
 def cross(a: F64, b: F64) -> F64:
     """a × b of two vectors (3,); ten times as fast as `numpy.cross`, which is made for stacks of them."""
-    ax, ay, az = (float(v) for v in a)
-    bx, by, bz = (float(v) for v in b)
+    ax, ay, az = a.tolist()
+    bx, by, bz = b.tolist()
     return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 def to_matrix(quat: F64) -> F64:
     """The rotation matrix (3, 3) of a unit quaternion."""
-    w, x, y, z = (float(v) for v in quat)
+    w, x, y, z = quat.tolist()
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -122,7 +122,7 @@ def left_jacobian_inverse(rotvec: F64, spin: F64) -> F64:
 
     With R(t) = exp(r(t))·R0 and angular velocity ω: dr/dt = J⁻¹(r)·ω. |r| must stay below 2π.
     """
-    angle = float(np.linalg.norm(rotvec))
+    angle = math.hypot(*rotvec.tolist())
     if angle < 1e-4:  # two terms of the series: the third is below 1e-9 of spin
         return spin - 0.5 * cross(rotvec, spin) + cross(rotvec, cross(rotvec, spin)) / 12.0
     factor = 1.0 / (angle * angle) - 0.5 / (angle * math.tan(0.5 * angle))
@@ -133,7 +133,7 @@ def left_jacobian_inverse(rotvec: F64, spin: F64) -> F64:
 
 def left_jacobian(rotvec: F64, rate: F64) -> F64:
     """The angular velocity (3,) rad/s, base frame, of R(t) = exp(r(t))·R0 while r changes at `rate` (3,)."""
-    angle = float(np.linalg.norm(rotvec))
+    angle = math.hypot(*rotvec.tolist())
     turned = cross(rotvec, rate)
     if angle < 1e-4:
         return rate + 0.5 * turned + cross(rotvec, turned) / 6.0

@@ -157,7 +157,8 @@ def test_a_stop_turns_to_rest_too() -> None:
 
 def blend(old: Path, new: Path, join_ns: int, shortest_s: float = 0.05) -> Blend:
     """From `old` into `new`, within LIMITS."""
-    return Blend(old.sample(join_ns), acceleration_before(old, join_ns), new, join_ns, shortest_s, LIMITS)
+    here = old.sample(join_ns)
+    return Blend(here, acceleration_before(old, here, join_ns), new, join_ns, shortest_s, LIMITS)
 
 
 @given(deltas, deltas)
