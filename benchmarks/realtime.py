@@ -2,7 +2,8 @@
 
 Each round runs a loop that does nothing but sleep to its deadlines at the host's rate (in a process of its own, nothing
 else running), then the whole stack on episodes of one task. A tick is late if it is woken more than half a period after
-its deadline. Prints a table, writes JSON.
+its deadline. On a virtual machine the host takes the processors away at times (steal time in /proc/stat, proc(5)): that
+makes any loop late, and is told beside. Prints a table, writes JSON.
 
 Example: python benchmarks/realtime.py --rounds 5 --seconds 60 --json runs/realtime.json
 """
@@ -96,15 +97,22 @@ def busy(policy: str, *, wanted: bool) -> Iterator[None]:
         process.join()
 
 
+def stolen_s() -> float:
+    """Seconds of processor time that the machine below this one has taken for others since boot."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def run_bare(period_ns: int, seconds: float) -> dict[str, Any]:
     """One bare loop in a fresh process."""
     context = multiprocessing.get_context("spawn")
     queue: Queue[dict[str, Any]] = context.Queue()
+    stolen = stolen_s()
     process = context.Process(target=bare_loop, args=(period_ns, seconds, queue))
     process.start()
     figures = queue.get(timeout=seconds + 60)
     process.join()
-    return figures
+    return figures | {"stolen_s": stolen_s() - stolen}
 
 
 def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path
         runner = Runner(endpoints, ("policy", *robot, "controller", "recorder"))
         try:
             runner.wait_ready(READY_S, processes.check)
-            begun, episodes = time.monotonic(), []
+            begun, stolen, episodes = time.monotonic(), stolen_s(), []
             for index in itertools.count():
                 left = seconds - (time.monotonic() - begun)
                 if left <= 0:
@@ -142,6 +150,7 @@ def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path
         "loops": {name: loops[name] for name in LOOPS},
         "policy_hz": sum(item.chunks for item in episodes) / active_s,
         "episodes": len(episodes),
+        "stolen_s": stolen_s() - stolen,
         "stops": [item.end for item in episodes if item.end not in ("success", "time limit")],
     }
 
@@ -185,6 +194,12 @@ def main() -> None:
         )
         table.add_row(name, f"{share:.3%}", ratio)
     console.print(table)
+    taken = {
+        "the bare loops": [row["stolen_s"] for rows in bare.values() for row in rows],
+        "the stack": [row["stolen_s"] for row in stack],
+    }
+    told = "; ".join(f"{sum(each):.1f} s in {len(each)} runs of {name}" for name, each in taken.items())
+    console.print(f"processor time taken by the machine below: {told}")
     console.print(f"policy: {sum(row['policy_hz'] for row in stack) / len(stack):.1f} Hz")
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(
