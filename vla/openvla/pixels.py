@@ -96,7 +96,8 @@ def _bicubic(x: float) -> float:
 
 def _rounded(sums: Tensor) -> Tensor:
     """Fixed-point sums to 8 bits."""
-    return ((sums + 2 ** (FIXED_BITS - 1)) / 2**FIXED_BITS).floor().clamp(0, 255).to(torch.uint8)
+    whole = torch.floor((sums + 2.0 ** (FIXED_BITS - 1)) / 2.0**FIXED_BITS)
+    return whole.clamp(0, 255).to(torch.uint8)
 
 
 def _column(values: Sequence[float] | np.ndarray, device: torch.device) -> Tensor:  # type: ignore[type-arg]
