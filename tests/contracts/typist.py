@@ -83,6 +83,15 @@ class Typist:
         self.shown = self.shown.split(text, 1)[1]
 
     @property
+    def terminal(self) -> int:
+        """A file descriptor of the terminal."""
+        return self._master
+
+    def is_still(self) -> bool:
+        """Whether the arm is commanded to stand."""
+        return self.state is not None and not np.any(np.abs(self.state.joint_velocity_commanded) > 1e-4)
+
+    @property
     def is_over(self) -> bool:
         """Whether the terminal says that the episode was kept."""
         return "kept" in self.shown
