@@ -22,7 +22,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-EPISODES, SEED, BAR = 16, 7, 12
+EPISODES, SEED, BAR = 16, 0, 12
 HEADS: dict[str, dict[str, Any]] = {
     "parallel tokens": {"kind": "parallel"},
     "autoregressive tokens": {"kind": "autoregressive"},

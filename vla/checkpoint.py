@@ -217,7 +217,8 @@ def _load_weights(path: Path, model: VlaModel) -> None:
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape:
             raise PolicyError(
-                f"{path}: tensor {name} has shape {tuple(tensor.shape)}, the model needs {tuple(wanted[name].shape)}"
+                f"{path}: tensor {name} has shape {tuple(tensor.shape)}, the model needs {tuple(wanted[name].shape)}; "
+                f"{CONFIG}, {WORDS}, {STATS} or {FAST}/ is of another model"
             )
         if not bool(torch.isfinite(tensor).all()):
             raise PolicyError(f"{path}: tensor {name} holds values that are not finite")

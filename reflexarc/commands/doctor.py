@@ -13,9 +13,14 @@ from reflexarc.configs.errors import ConfigError, unknown
 
 
 def doctor(
-    what: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[policy CHECKPOINT]")] = (),
+    what: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[policy CHECKPOINT | tokenizer [FOLDER]]"),
+    ] = (),
     episodes: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR ...")] = (),
     instants: int = 96,
+    horizon: int = 8,
     json: JsonPath = None,
 ) -> None:
     """Check Python, GPU, OpenGL, cores, clock, disk and ports, and name what is missing.
@@ -23,17 +28,28 @@ def doctor(
     With `policy CHECKPOINT`: replay demonstrations through a policy and name what stands between the two: images upside
     down or in BGR, a wrong crop, gripper polarity, statistics, camera order, frames and units of actions.
 
+    With `tokenizer`: what it costs to write the actions of episodes as tokens, for each DIR: how many tokens, how far
+    from the truth they come back; with a FOLDER also for the published FAST tokenizer that lies there.
+
     Example: reflexarc doctor --json doctor.json
     Example: reflexarc doctor policy checkpoints/openvla --episodes runs/collect-1
+    Example: reflexarc doctor tokenizer --episodes runs/collect-1/lift runs/collect-1/push
 
     Args:
-        what: nothing for this machine, or `policy` and an embedded checkpoint, a folder or a settings file.
+        what: nothing for this machine; `policy` and an embedded checkpoint, a folder or a settings file; `tokenizer`.
         episodes: logs of demonstrations, or folders of them.
         instants: how many moments of the demonstrations the policy is asked about.
+        horizon: actions in the chunks that tokenizers write.
     """
-    if what and (what[0] != "policy" or len(what) != 2):
-        raise ConfigError(f"doctor: {unknown('thing to look at', ' '.join(what), ['policy CHECKPOINT'])}")
-    if what:
+    known = ["policy CHECKPOINT", "tokenizer", "tokenizer FOLDER"]
+    if what and (what[0], len(what)) not in (("policy", 2), ("tokenizer", 1), ("tokenizer", 2)):
+        raise ConfigError(f"doctor: {unknown('thing to look at', ' '.join(what), known)}")
+    if what and what[0] == "tokenizer":
+        from reflexarc.tokenizer_report import run_report
+
+        fast = Path(what[1]) if len(what) == 2 else None
+        code = run_report(episodes, fast=fast, horizon=horizon, json_path=json)
+    elif what:
         from reflexarc.preflight import run_preflight
 
         code = run_preflight(what[1], episodes, instants=instants, json_path=json)

@@ -14,6 +14,7 @@ from contracts.toy_policy import toy_checkpoint, toy_observation
 from reflexarc.configs.errors import PolicyError
 from reflexarc.vla.checkpoint import embedded, load_checkpoint, load_policy, save_checkpoint
 from reflexarc.vla.runtime import VlaPolicy
+from reflexarc.vla.tokenizers import FastTokenizer
 
 
 @pytest.fixture
@@ -100,6 +101,36 @@ def test_files_that_do_not_fit_each_other_are_refused(
     with pytest.raises(PolicyError, match=text) as caught:
         load_checkpoint(folder)
     assert file in str(caught.value)
+
+
+def test_fast_tokens_need_their_tokenizer(tmp_path: Path) -> None:
+    """Its folder is part of the checkpoint; another vocabulary does not fit the weights."""
+    checkpoint, folder = toy_checkpoint("fast"), tmp_path / "toy"
+    save_checkpoint(folder, checkpoint, checkpoint.model.state_dict(), "# toy\n")
+    assert load_checkpoint(folder).codec.id == checkpoint.codec.id
+    other = FastTokenizer.fit(np.zeros((4, 4, 3)), vocabulary=64)
+    other.save(folder / "fast")
+    with pytest.raises(
+        PolicyError, match=r"model\.safetensors: tensor head\.bias has shape .* or fast/ is of another"
+    ):
+        load_checkpoint(folder)
+    (folder / "fast" / "tokenizer.json").unlink()
+    with pytest.raises(PolicyError, match=r"fast has no tokenizer\.json; .* there is processor_config\.json"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_another_head_are_refused_by_name(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["policy"]["model"]["head"] = {"kind": "regression"}
+    edit(folder / "config.json", config)
+    with pytest.raises(
+        PolicyError, match=r"head\.read\.\S+ is missing \(and \d+ more\); the file has head\.bias"
+    ):
+        load_checkpoint(folder)
+    config["policy"]["model"]["head"] = {"kind": "regresion"}
+    edit(folder / "config.json", config)
+    with pytest.raises(PolicyError, match=r"config\.json: model\.head: .*'parallel', 'autoregressive'"):
+        load_checkpoint(folder)
 
 
 def test_an_unknown_name_lists_the_embedded_ones() -> None:
