@@ -31,6 +31,7 @@ from reflexarc.wire.clock import (
 )
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
+    SPEED_EVENT,
     ActionChunk,
     CameraFrame,
     EpisodeStart,
@@ -47,8 +48,6 @@ from reflexarc.wire.sockets import Heartbeats, Publisher, Push, Requester, Socke
 
 PEER = "controller"
 """This process's name in heartbeats and events."""
-SPEED_EVENT = "speed_scale"
-"""Kind of the runner's event that sets the pace of the path."""
 STATS_NS = 1_000_000_000
 """How often the loop tells its statistics and the faults of its sockets, and young garbage is collected."""
 HOST_SILENT_NS = 500_000_000
@@ -194,6 +193,8 @@ class ControllerProcess:
                 self._state_ns = now_ns
             elif isinstance(message, SafetyReport):
                 controller.on_report(message)
+            elif isinstance(message, Event) and message.kind == SPEED_EVENT:
+                self._set_speed(controller, message)
         self._watch_host(now_ns)
         for frame in self._frames.drain():
             controller.on_frame(frame)
@@ -218,11 +219,9 @@ class ControllerProcess:
                 gc.collect()
             elif isinstance(message, EpisodeStop):
                 self._asking = False
-            elif isinstance(message, Event) and message.kind == SPEED_EVENT:
-                self._set_speed(controller, message)
 
     def _set_speed(self, controller: Controller, message: Event) -> None:
-        """A person's setting of the pace, `data["scale"]`, from the runner."""
+        """A person's setting of the pace, by the robot host's console."""
         scale = message.data.get("scale")
         try:
             controller.set_speed_scale(float(scale) if isinstance(scale, int | float) else 0.0)

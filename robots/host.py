@@ -21,6 +21,7 @@ from reflexarc.safety.states import LATCHED
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.messages import (
     F64,
+    SPEED_EVENT,
     Event,
     HostReply,
     HostRequest,
@@ -98,11 +99,24 @@ class RobotHost:
         """Answer the local console. Never causes motion."""
         if self._memory is None:
             return self._reply(request, ok=False, safety="off", text="the host has not started")
+        if request.action == "speed":
+            return self._set_speed(request)
         self._memory, ok, text = self._filter.request(self._memory, request.action, request.t_ns)
         if request.action != "status":
             verdict = "granted" if ok else "refused"
             self._note(request.t_ns, "request", f"{request.action} by {request.source} {verdict}: {text}")
         return self._reply(request, ok=ok, safety=self._memory.state, text=text)
+
+    def _set_speed(self, request: HostRequest) -> HostReply:
+        """Tell the controller its pace. Safety's limits stay as they are, whatever the controller makes of it."""
+        assert self._memory is not None
+        scale, safety = request.speed_scale, self._memory.state
+        if not 0.0 < scale <= 1.0:
+            text = f"speed_scale is {scale:g}, it must be above 0 and at most 1"
+            return self._reply(request, ok=False, safety=safety, text=text)
+        text = f"speed: {scale:g} of the policy's own, by {request.source}"
+        self._note(request.t_ns, SPEED_EVENT, text, scale=scale)
+        return self._reply(request, ok=True, safety=safety, text=text)
 
     def refuse(self, request: HostRequest, reason: str) -> HostReply:
         """Answer the console that this is not granted, and note it."""
@@ -188,8 +202,9 @@ class RobotHost:
             self._pose = self._filter.kinematics.pose(measured.joint_position)
         return self._pose
 
-    def _note(self, now_ns: int, kind: str, text: str) -> None:
-        self._events.append(Event(t_ns=now_ns, clock=self._clock, kind=kind, source="host", text=text))
+    def _note(self, now_ns: int, kind: str, text: str, **data: str | float | int | bool) -> None:
+        event = Event(t_ns=now_ns, clock=self._clock, kind=kind, source="host", text=text, data=data)
+        self._events.append(event)
 
     def _reply(self, request: HostRequest, *, ok: bool, safety: SafetyState, text: str) -> HostReply:
         return HostReply(

@@ -135,7 +135,7 @@ class SafetyFilter:
         if text:
             return memory, False, text
         target = states.TRANSITIONS[action][memory.state]
-        if action == "status":
+        if action in ("status", "speed"):  # pace is the controller's: it changes nothing here
             return memory, True, f"{memory.state}: {memory.reason}" if memory.reason else memory.state
         if action == "enable":
             return self._enable(memory, target, now_ns)

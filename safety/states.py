@@ -76,6 +76,7 @@ TRANSITIONS: dict[HostAction, dict[SafetyState, SafetyState]] = {
     "reduce": _REDUCE,
     "e_stop": dict.fromkeys(STATES, "e_stop"),
     "status": {state: state for state in STATES},
+    "speed": {state: state for state in STATES},
     "shutdown": {state: "off" if state not in LATCHED else state for state in STATES},
 }
 """Where each request leads from each state; a pair that is missing is refused."""

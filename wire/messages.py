@@ -26,7 +26,9 @@ SetpointSource = Literal["policy", "teleop", "expert", "perturb", "replay", "hol
 TeleopKind = Literal["twist", "offset", "joint_offset"]
 TeleopKey = Literal["start", "success", "fail", "redo", "delete", "give_back", "quit"]
 PolicyAction = Literal["status", "swap", "drain"]
-HostAction = Literal["enable", "disable", "reduce", "reset", "hold", "e_stop", "status", "shutdown"]
+HostAction = Literal["enable", "disable", "reduce", "reset", "hold", "e_stop", "status", "speed", "shutdown"]
+SPEED_EVENT = "speed_scale"
+"""Kind of the robot host's event that sets the controller's pace, `data["scale"]`: a person asked for it."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", eq=False):
@@ -216,13 +218,15 @@ class EpisodeStop(Message, frozen=True, kw_only=True, tag="episode_stop", eq=Fal
 class HostRequest(Message, frozen=True, kw_only=True, tag="host_request", eq=False):
     """A request to the robot host's console socket; limits and resets come only from there.
 
-    key: of the role that may ask for this action, see `wire.roles`; never logged.
+    key: of the role that may ask for this action, see `wire.roles`; never logged. speed_scale: for `speed`, the pace of
+    the controller's path from now on, in (0, 1] of the policy's own.
     """
 
     action: HostAction
     seq: int
     source: str = "console"
     key: str = ""
+    speed_scale: float = 1.0
 
 
 class HostReply(Message, frozen=True, kw_only=True, tag="host_reply", eq=False):

@@ -32,6 +32,7 @@ NEEDS: dict[HostAction, Role] = {
     "enable": "operator",
     "disable": "operator",
     "reduce": "operator",
+    "speed": "operator",
     "shutdown": "operator",
     "reset": "supervisor",
 }

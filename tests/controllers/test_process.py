@@ -19,6 +19,7 @@ from reflexarc.controllers.process import PEER, run_controller
 from reflexarc.wire.clock import Rate, monotonic_ns
 from reflexarc.wire.endpoints import NAMES, Endpoints
 from reflexarc.wire.messages import (
+    SPEED_EVENT,
     ActionChunk,
     CameraFrame,
     EpisodeStart,
@@ -97,6 +98,7 @@ class Surroundings(threading.Thread):
         self._endpoints = endpoints
         self.stop = threading.Event()
         self.say: list[Message] = []
+        self.host_says: list[Message] = []
         self.sent: list[Message] = []
         self.setpoints: list[tuple[int, Setpoint]] = []
         self.beats: list[Heartbeat] = []
@@ -125,6 +127,8 @@ class Surroundings(threading.Thread):
                     frames.send(small_picture(now))
                 while self.say:
                     runner.send(self.say.pop(0))
+                while self.host_says:
+                    states.send(self.host_says.pop(0))
                 self.sent.extend(listener.drain())
                 self.beats.extend(beats.drain())
                 tick += 1
@@ -251,6 +255,23 @@ def check_what_was_published(around: Surroundings) -> None:
     assert figures["count"] > 300
     assert set(figures) >= {"late", "p50_us", "p99_us", "max_us", "work_p50_us", "work_p99_us", "overruns"}
     assert figures["work_p50_us"] < 5_000
+
+
+def test_the_speed_that_the_hosts_console_passes_on_is_taken(
+    endpoints: Endpoints, around: Surroundings
+) -> None:
+    policy = Policy(endpoints)
+    policy.start()
+    with controller(endpoints):
+        around.await_event("loop_stats")
+        for scale in (0.5, 1.5):
+            around.host_says.append(
+                Event(t_ns=monotonic_ns(), kind=SPEED_EVENT, source="host", data={"scale": scale})
+            )
+        refused = around.await_event("speed_refused")
+        assert "speed_scale is 1.5" in refused.text
+        assert len(around.events("speed_refused")) == 1
+    policy.end()
 
 
 def test_a_host_that_falls_silent_is_named(endpoints: Endpoints, around: Surroundings) -> None:

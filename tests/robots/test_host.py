@@ -12,7 +12,16 @@ from reflexarc.robots.fake import FakeRobot
 from reflexarc.robots.host import HostTick, RobotHost
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.wire.codec import decode, encode
-from reflexarc.wire.messages import F64, HostAction, HostReply, HostRequest, JointCommand, Setpoint, State
+from reflexarc.wire.messages import (
+    F64,
+    SPEED_EVENT,
+    HostAction,
+    HostReply,
+    HostRequest,
+    JointCommand,
+    Setpoint,
+    State,
+)
 
 
 class Recorded(FakeRobot):
@@ -213,7 +222,7 @@ def test_requests_are_answered_and_noted(bench: Bench) -> None:
     assert (reply.seq, reply.ok, reply.safety) == (3, False, "ready")
     assert (
         reply.text
-        == "reduce refused in state ready; allowed: disable, e_stop, enable, reset, shutdown, status"
+        == "reduce refused in state ready; allowed: disable, e_stop, enable, reset, shutdown, speed, status"
     )
     events = bench.tick().events
     assert [event.kind for event in events] == ["request"]
@@ -232,3 +241,26 @@ def test_a_driver_with_other_joints_is_refused(robot: RobotConfig, safety: Safet
     other = robot.model_copy(update={"joints": joints})
     with pytest.raises(RobotError, match=r"driver has joints elbow, joint2.*robot 'panda' has joint1"):
         RobotHost(FakeRobot(other, lambda: 0), robot, safety, "virtual")
+
+
+def test_a_speed_is_passed_on_to_the_controller_and_changes_nothing_here(bench: Bench) -> None:
+    bench.ask("enable")
+    before = bench.tick(0.05)
+    reply = bench.host.request(
+        HostRequest(t_ns=bench.now_ns, clock="virtual", action="speed", seq=4, speed_scale=0.5)
+    )
+    after = bench.tick(0.05)
+    assert reply.ok
+    assert [event.data for event in after.events if event.kind == SPEED_EVENT] == [{"scale": 0.5}]
+    assert after.state.safety == before.state.safety == "active"
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1.5, float("nan")])
+def test_a_speed_that_is_none_is_refused(bench: Bench, scale: float) -> None:
+    bench.tick()
+    reply = bench.host.request(
+        HostRequest(t_ns=bench.now_ns, clock="virtual", action="speed", seq=4, speed_scale=scale)
+    )
+    assert not reply.ok
+    assert f"speed_scale is {scale:g}" in reply.text
+    assert all(event.kind != SPEED_EVENT for event in bench.tick().events)

@@ -29,6 +29,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "hold": ("off", "ready", "hold", "hold", "hold", STOP, E_STOP, "hold"),
     "e_stop": (E_STOP,) * 8,
     "status": ("off", "ready", "active", "reduced", "hold", STOP, E_STOP, "recovery"),
+    "speed": ("off", "ready", "active", "reduced", "hold", STOP, E_STOP, "recovery"),
     "shutdown": ("off", "off", "off", "off", "off", STOP, E_STOP, "off"),
     "fresh setpoint": ("off", "ready", "active", "reduced", "hold", STOP, E_STOP, "recovery"),
     "NaN setpoint": ("off", "ready", "hold", "hold", "hold", STOP, E_STOP, "hold"),
