@@ -23,14 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 EPISODES, SEED, BAR = 16, 0, 12
-HEADS: dict[str, dict[str, Any]] = {
-    "parallel tokens": {"kind": "parallel"},
-    "autoregressive tokens": {"kind": "autoregressive"},
-    "L1 regression": {"kind": "regression"},
-    "flow matching": {"kind": "flow", "width": 96, "mlp_width": 256},
-    "flow matching, adaptive norm": {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"},
-    "FAST tokens": {"kind": "fast"},
+HEADS: dict[str, tuple[int, dict[str, Any]]] = {
+    "parallel tokens": (1200, {"kind": "parallel"}),
+    "autoregressive tokens": (1200, {"kind": "autoregressive"}),
+    "L1 regression": (1200, {"kind": "regression"}),
+    "flow matching": (2000, {"kind": "flow", "width": 96, "mlp_width": 256}),
+    "flow matching, adaptive norm": (2000, {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"}),
+    "FAST tokens": (1200, {"kind": "fast"}),
 }
+"""Steps of training and settings of each head; a flow learns from noise drawn anew and needs more of them."""
 
 
 def main() -> None:
@@ -63,13 +64,15 @@ def main() -> None:
 def one(name: str, folder: Path, data: Path, workers: list[str], overrides: list[str]) -> dict[str, Any]:
     """Train and evaluate one head, or what is left of it to do."""
     trained, evaluated = folder / "train.json", folder / "eval.json"
+    steps, settings = HEADS[name]
     if not trained.exists():
         unfinished = ["--resume"] if (folder / "training-state.pt").exists() else []
-        head = f"model.head={yaml.safe_dump(HEADS[name], default_flow_style=True, width=1000).strip()}"
-        settings = [part for each in ("train.threads=1", *overrides, head) for part in ("--set", each)]
+        head = f"model.head={yaml.safe_dump(settings, default_flow_style=True, width=1000).strip()}"
+        chosen = ("train.threads=1", f"train.steps={steps}", head, *overrides)
+        changes = [part for each in chosen for part in ("--set", each)]
         reflexarc(
             "train", "--data", data, "--policy", "by-heart", "--out", folder, "--cache", folder.parent / "cache",
-            *workers, *unfinished, *settings, "--json", trained,
+            *workers, *unfinished, *changes, "--json", trained,
         )  # fmt: skip
         if not json.loads(trained.read_text())["finished"]:
             trained.unlink()
@@ -82,7 +85,7 @@ def one(name: str, folder: Path, data: Path, workers: list[str], overrides: list
     training, task = json.loads(trained.read_text()), json.loads(evaluated.read_text())["tasks"]["lift"]
     return {
         "head": name,
-        "settings": HEADS[name],
+        "settings": settings,
         "steps": training["steps"],
         "minutes": training["elapsed_s"] / 60,
         "successes": sum(result["success"] for result in task["results"]),

@@ -198,7 +198,7 @@ class ModelConfig(Config):
 
     cameras: names, in the order of the tokens. may_miss: those of them that an observation may lack; their tokens are
     masked then. image_size: pixels of a side. proprio: what it feels. state: how it is told: all numbers as one `token`
-    (π0), or as `text`, one of 256 bins for each (π0.5, π0-FAST).
+    (π0), or as `text`, one of 256 bins for each (π0.5, π0-FAST). bins: of actions; `openvla` are its 255.
     condition_width: of the instruction's summary that conditions tower and connector. focus: learn to say where the
     thing asked for and its destination are, and act relative to these places.
     """
@@ -207,6 +207,7 @@ class ModelConfig(Config):
     may_miss: tuple[str, ...] = ()
     image_size: int = Field(default=96, ge=16, multiple_of=8)
     state: Literal["token", "text"] = "token"
+    bins: Literal["uniform", "openvla"] = "uniform"
     proprio: tuple[ProprioFeature, ...] = (
         "position",
         "position_commanded",

@@ -29,7 +29,7 @@ from reflexarc.configs.policy import PolicyConfig
 from reflexarc.vla.actions import ActionCodec
 from reflexarc.vla.model import VlaModel
 from reflexarc.vla.stats import Stats
-from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer, read_grid
 from reflexarc.wire.contracts import Policy
 
 FAST = "fast"
@@ -151,7 +151,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, weights: dict[str, Ten
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a folder. Raises PolicyError naming the file and what is wrong in it."""
     config, spec = _read_config(folder)
-    actions = _parse(folder, ACTIONS, UniformTokenizer.from_json)
+    actions = _parse(folder, ACTIONS, read_grid)
     words = _parse(folder, WORDS, WordTokenizer.from_json)
     stats = _parse(folder, STATS, lambda text: Stats.from_json(text, config.model.proprio))
     if actions.names != tuple(dim.name for dim in spec.dims):

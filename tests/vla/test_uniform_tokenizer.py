@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from reflexarc.configs.action import tcp_delta_spec
 from reflexarc.configs.errors import PolicyError
-from reflexarc.vla.tokenizers import UniformTokenizer
+from reflexarc.vla.tokenizers import GRIDS, OpenVlaTokenizer, UniformTokenizer, read_grid
+from reflexarc.wire.messages import F64
 
 SPEC = tcp_delta_spec(8, 0.1)
 BOUND = st.floats(-1e3, 1e3, allow_nan=False).map(lambda value: round(value, 6))
@@ -125,3 +127,66 @@ def test_a_damaged_file_is_refused(change: dict[str, object], text: str) -> None
     data = json.loads(grid(-1.0, 1.0).to_json()) | change
     with pytest.raises(PolicyError, match=text):
         UniformTokenizer.from_json(json.dumps(data))
+
+
+def openvla_reference(values: F64, lower: float, upper: float) -> tuple[F64, NDArray[np.int64]]:
+    """OpenVLA's un-normalised centres (255,) and the bins of values, as its two published functions compute them."""
+    edges = np.linspace(-1, 1, 256)
+    centers = (edges[:-1] + edges[1:]) / 2
+    normalised = np.clip(2 * (values - lower) / (upper - lower) - 1, -1, 1)
+    bins = np.clip(np.digitize(normalised, edges) - 1, 0, 254)
+    return 0.5 * (centers + 1) * (upper - lower) + lower, bins
+
+
+@given(BOUND, BOUND, st.lists(st.floats(0, 1), min_size=1))
+def test_the_compatible_mode_has_openvlas_255_centres_to_the_bit(
+    a: float, b: float, fractions: list[float]
+) -> None:
+    lower, upper = min(a, b), max(a, b) + 0.001
+    tokenizer = OpenVlaTokenizer(["x"], np.array([lower]), np.array([upper]))
+    values = lower + np.array(fractions) * (upper - lower)
+    centers, bins = openvla_reference(values, lower, upper)
+    assert np.array_equal(tokenizer.decode(np.arange(255)[:, None])[:, 0], centers)
+    assert tokenizer.decode(np.array([255]))[0] == centers[-1]
+    ours = tokenizer.encode(values[:, None])[:, 0]
+    on_an_edge = np.abs((values - lower) / (upper - lower) * 255 % 1 - 0.5) > 0.5 - 1e-6
+    assert np.array_equal(ours[~on_an_edge], bins[~on_an_edge])
+    assert np.abs(ours - bins).max() <= 1
+    width = (upper - lower) / 255
+    assert np.all(np.abs(centers[ours] - values) <= width / 2 * (1 + 1e-5))
+    assert np.array_equal(tokenizer.encode(centers[:, None])[:, 0], np.arange(255))
+
+
+def test_openvlas_centres_of_the_unit_range_are_its_own() -> None:
+    edges = np.linspace(-1, 1, 256)
+    tokenizer = OpenVlaTokenizer(["x"], np.array([-1.0]), np.array([1.0]))
+    assert np.array_equal(tokenizer.middles, (edges[:-1] + edges[1:]) / 2)
+    assert len(tokenizer.middles) == 255
+    assert 0.0 not in UniformTokenizer.from_bounds(["x"], *np.array([[0.1], [1.0], [0.0]])).centers
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_grids_are_stored_and_read_by_their_kind(kind: str) -> None:
+    actions = np.random.default_rng(0).normal(0, 0.01, (500, 7))
+    fitted = GRIDS[kind].fit(SPEC, actions)
+    loaded = read_grid(fitted.to_json())
+    assert type(loaded) is GRIDS[kind]
+    assert loaded.id == fitted.id
+    assert np.array_equal(loaded.centers, fitted.centers)
+    with pytest.raises(PolicyError, match="unknown kind of tokenizer 'unifrm'; known: openvla, uniform"):
+        read_grid(fitted.to_json().replace(kind, "unifrm"))
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+@given(st.floats(-2, 2))
+def test_normalising_reaches_from_bound_to_bound_and_back(kind: str, value: float) -> None:
+    tokenizer = GRIDS[kind].from_bounds(["x", "still"], *np.array([[-1.5, 0.2], [0.5, 0.2], [0.0, 0.1]]))
+    values = np.array([value, 0.2])
+    normalised = tokenizer.normalise(values)
+    assert np.all(np.abs(normalised) <= 1)
+    assert normalised[1] == 0.0
+    back = tokenizer.restore(normalised)
+    low, high = tokenizer.restore(np.array([-1.0, 0])), tokenizer.restore(np.array([1.0, 0]))
+    assert np.allclose(back, np.clip(values, low, high), atol=1e-12)
+    assert low[0] <= -1.5 + 1e-9
+    assert high[0] >= 0.5 - 1e-9

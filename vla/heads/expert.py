@@ -33,7 +33,7 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | float]:
         """x (N, T, width), condition (N, E) to the normed x and the gate (N, 1, width) of what is made of it."""
-        normed = F.rms_norm(x, x.shape[-1:], self.scale, EPSILON)
+        normed = F.rms_norm(x.float(), x.shape[-1:], self.scale, EPSILON)
         if self.modulate is None:
             return normed, 1.0
         scale, shift, gate = self.modulate(condition)[:, None].chunk(3, dim=-1)

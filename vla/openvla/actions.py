@@ -1,7 +1,7 @@
 """OpenVLA's numbers: token ids to values in [-1, 1], and these to the units of the training data.
 
-256 bin *edges* evenly over [-1, 1] make 255 bins, and a token stands for the middle of its bin; id v stands for bin
-32000 - v - 1, where the one that is left over, id 31744, takes the last bin too (action_tokenizer.py). Values are
+A token stands for one of 255 bins (`vla/tokenizers/openvla.py`); id v stands for bin 32000 - v - 1, where the one that
+is left over, id 31744, takes the last bin too (action_tokenizer.py). Values are
 brought back by the 1st and 99th percentile of the training data, or by its extremes; a dimension that its mask leaves
 out (the gripper) is what it is (`_unnormalize_actions`).
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflexarc.configs.errors import PolicyError
+from reflexarc.vla.tokenizers import OpenVlaTokenizer
 from reflexarc.wire.messages import F64
 
 _BOUNDS = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max")}
@@ -70,9 +71,8 @@ class ActionBins:
     """The bins of all dimensions. edges: as many as `n_action_bins`. vocabulary: 32000."""
 
     def __init__(self, edges: int, vocabulary: int) -> None:
-        places = np.linspace(-1, 1, edges)
-        self._edges = places
-        self.centers = (places[:-1] + places[1:]) / 2
+        self._grid = OpenVlaTokenizer(["value"], np.array([-1.0]), np.array([1.0]), edges)
+        self.centers = self._grid.middles
         self._vocabulary = vocabulary
 
     @property
@@ -90,7 +90,8 @@ class ActionBins:
 
     def nearest(self, values: F64) -> NDArray[np.int64]:
         """The bin that a value in [-1, 1] lies in: what a regressed action is logged as."""
-        return np.clip(np.digitize(values.clip(-1, 1), self._edges) - 1, 0, len(self.centers) - 1)
+        nearest: NDArray[np.int64] = self._grid.encode(values[..., None])[..., 0]
+        return nearest
 
     def ids(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bins to ids."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,14 @@ PERCENTILES = (1.0, 99.0)
 
 
 class UniformTokenizer:
-    """Encodes values (..., D) into bins 0..255 and back.
+    """Encodes values (..., D) into bins 0..255 and back. The other kind of it is OpenVLA's, see `openvla.py`.
 
     step: (D,) distance between neighbouring bins, 0 for a constant dimension. zero_bin: (D,) value = offset +
     (bin - zero_bin)·step, with offset 0 where zero is a bin.
     """
+
+    kind = "uniform"
+    count = ACTION_BINS
 
     def __init__(self, names: Sequence[str], offset: F64, step: F64, zero_bin: NDArray[np.int64]) -> None:
         self.names = tuple(names)
@@ -46,7 +50,7 @@ class UniformTokenizer:
             raise PolicyError("tokenizer bounds must be finite and its steps not negative")
 
     @classmethod
-    def from_bounds(cls, names: Sequence[str], lower: F64, upper: F64, resolution: F64) -> UniformTokenizer:
+    def from_bounds(cls, names: Sequence[str], lower: F64, upper: F64, resolution: F64) -> Self:
         """Bins over [lower, upper], each (D,); a range below `resolution` (D,) is constant at its middle, or at 0."""
         lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
         if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower <= upper).all()):
@@ -56,7 +60,7 @@ class UniformTokenizer:
         return cls(names, offset, step, zero)
 
     @classmethod
-    def fit(cls, spec: ActionSpec, actions: F64) -> UniformTokenizer:
+    def fit(cls, spec: ActionSpec, actions: F64) -> Self:
         """Bounds from data (N, D), within those of the spec. Raises PolicyError on no data or values not finite."""
         actions = np.asarray(actions, dtype=np.float64)
         if actions.ndim != 2 or actions.shape[1] != spec.size or not len(actions):
@@ -80,7 +84,7 @@ class UniformTokenizer:
     @property
     def id(self) -> str:
         """Names this grid: equal ids mean equal tokens for equal values."""
-        return f"uniform-{ACTION_BINS}/{hashlib.sha256(self.to_json().encode()).hexdigest()[:12]}"
+        return f"{self.kind}-{self.count}/{hashlib.sha256(self.to_json().encode()).hexdigest()[:12]}"
 
     @property
     def varies(self) -> NDArray[np.bool_]:
@@ -130,8 +134,7 @@ class UniformTokenizer:
         step = np.where(self.varies, self._step, 1.0)
         place = (np.asarray(values, dtype=np.float64) - self._offset) / step + self._zero
         inside: F64 = np.where(self.varies, 2.0 * place / (ACTION_BINS - 1) - 1.0, 0.0)
-        inside.clip(-1.0, 1.0, out=inside)
-        return inside
+        return np.minimum(np.maximum(inside, -1.0), 1.0)
 
     def restore(self, normalised: F64) -> F64:
         """The inverse of `normalise`, for (..., D) of any size: what is beyond -1..1 takes the outermost value."""
@@ -146,26 +149,29 @@ class UniformTokenizer:
                 self.names, self._offset.tolist(), self._step.tolist(), self._zero.tolist(), strict=True
             )
         ]
-        return json.dumps({"kind": "uniform", "bins": ACTION_BINS, "dims": dims}, indent=1)
+        return json.dumps({"kind": self.kind, "bins": self.count, "dims": dims}, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> UniformTokenizer:
-        """Read a tokenizer file; raises PolicyError saying what is wrong with it."""
+    def from_json(cls, text: str) -> Self:
+        """Read a tokenizer file of this kind; raises PolicyError saying what is wrong with it."""
         try:
             data = json.loads(text)
-            if data["kind"] != "uniform" or data["bins"] != ACTION_BINS:
+            if data["kind"] != cls.kind or data["bins"] != cls.count:
                 raise PolicyError(
-                    f"tokenizer of kind {data['kind']!r} with {data['bins']} bins; known: uniform with {ACTION_BINS}"
+                    f"tokenizer of kind {data['kind']!r} with {data['bins']} bins; known: {cls.kind} with {cls.count}"
                 )
-            dims = data["dims"]
-            return cls(
-                [str(dim["name"]) for dim in dims],
-                np.array([dim["offset"] for dim in dims], dtype=np.float64),
-                np.array([dim["step"] for dim in dims], dtype=np.float64),
-                np.array([dim["zero_bin"] for dim in dims], dtype=np.int64),
-            )
+            return cls._from_rows(data["dims"])
         except (ValueError, KeyError, TypeError) as error:
             raise PolicyError(f"not an action tokenizer file: {error!r}") from error
+
+    @classmethod
+    def _from_rows(cls, dims: list[dict[str, Any]]) -> Self:
+        return cls(
+            [str(dim["name"]) for dim in dims],
+            np.array([dim["offset"] for dim in dims], dtype=np.float64),
+            np.array([dim["step"] for dim in dims], dtype=np.float64),
+            np.array([dim["zero_bin"] for dim in dims], dtype=np.int64),
+        )
 
 
 def _grid(lower: float, upper: float, resolution: float) -> tuple[float, float, int]:

@@ -22,7 +22,7 @@ from reflexarc.vla.actions import repeat_last
 from reflexarc.vla.checkpoint import Checkpoint, build_model, save_checkpoint
 from reflexarc.vla.loss import masked_mean, smoothed_cross_entropy
 from reflexarc.vla.stats import Stats
-from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer
+from reflexarc.vla.tokenizers import GRIDS, FastTokenizer, UniformTokenizer, WordTokenizer
 from reflexarc.vla.train.batch import Batch, Batches
 from reflexarc.vla.train.card import write_card
 from reflexarc.vla.train.data import Draw, TrainingData
@@ -67,7 +67,7 @@ class Trainer:
         self._generator = np.random.default_rng([0x7A1, train.seed])
         self._rows, self._held_out = data.split(train.validation, train.seed)
         self._draw = Draw(data, self._rows, train.weights, train.seed)
-        actions = UniformTokenizer.fit(data.spec, data.actions[self._rows][data.mask[self._rows]])
+        actions = GRIDS[config.model.bins].fit(data.spec, data.actions[self._rows][data.mask[self._rows]])
         words = WordTokenizer.fit(
             (data.instructions[index] for index in np.unique(data.episode[self._rows])),
             config.model.language.max_words,
