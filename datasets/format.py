@@ -49,6 +49,9 @@ EPISODE_RECORD = "reflexarc.episode"
 OUTCOME_RECORD = "reflexarc.outcome"
 """Name of the metadata record at the end; it is missing from an episode that was cut short."""
 
+CUT = "cut"
+"""Key in the outcome of a log that was repaired: `{reason, lost_messages, gaps_ns}`."""
+
 CAMERA_PREFIX = "/camera/"
 
 _TOPIC_OF: dict[type[Message], str] = {

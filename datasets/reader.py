@@ -2,13 +2,12 @@
 
 A log that was closed is opened by its index alone. One that was not is scanned, every chunk checked, up to the first
 byte that is torn or damaged; `is_cut` says so and `damage` says where. Damage inside a closed log raises LogError when
-it is met.
+it is met. A log that was repaired (`repair.py`) has an index again and stays marked as cut.
 """
 
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,13 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import zstandard
-from mcap.data_stream import ReadDataStream
-from mcap.exceptions import EndOfFile
 from mcap.opcode import Opcode
 from mcap.records import (
     Channel,
-    Chunk,
     ChunkIndex,
     Footer,
     Header,
@@ -36,6 +31,7 @@ from numpy.typing import NDArray
 from reflexarc.configs.errors import LogError, WireError
 from reflexarc.datasets.format import (
     CAMERA_PREFIX,
+    CUT,
     EPISODE_RECORD,
     LIBRARY,
     MAGIC,
@@ -44,28 +40,24 @@ from reflexarc.datasets.format import (
     check_schema,
     metadata_values,
 )
+from reflexarc.datasets.records import (
+    DAMAGE,
+    RECORD_HEAD,
+    DamageError,
+    RawMessage,
+    checked_records,
+    messages_of,
+    read_record,
+    records_in,
+    stream,
+)
 from reflexarc.wire.codec import decode
 from reflexarc.wire.messages import EpisodeStart, Message
 
-_RECORD_HEAD = struct.Struct("<BQ")
-_MESSAGE_FIELDS = struct.Struct("<HIQQ")
-_FOOTER_BYTES = _RECORD_HEAD.size + 20 + len(MAGIC)
-_MAX_RECORD_BYTES = 1 << 30
-"""No record of ours comes near: a longer one is a damaged length."""
+_FOOTER_BYTES = RECORD_HEAD.size + 20 + len(MAGIC)
 _DATA_OPCODES = frozenset(
     {Opcode.HEADER, Opcode.CHUNK, Opcode.MESSAGE_INDEX, Opcode.METADATA, Opcode.DATA_END}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RawMessage:
-    """One message, still encoded. Times in ns: when it was recorded, and what instant it is about."""
-
-    topic: str
-    log_time_ns: int
-    content_ns: int
-    sequence: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +112,7 @@ class EpisodeReader:
                 self.is_cut = not self._read_summary(file, size)
                 if self.is_cut:
                     self._scan(file, head_end, size)
+                self.is_cut |= CUT in (self.outcome or {})
         except OSError as error:
             raise LogError(f"{self.path}: the episode log cannot be read: {error.strerror}") from error
 
@@ -171,7 +164,7 @@ class EpisodeReader:
                 if wanted is not None and place.topics is not None and not wanted & place.topics:
                     expected = -1
                     continue
-                for raw in _messages_of(self._chunk_records(file, place)):
+                for raw in messages_of(self._chunk_records(file, place)):
                     if expected not in (-1, raw.sequence):
                         raise LogError(f"{self.path}: messages {expected} to {raw.sequence - 1} are missing")
                     expected = raw.sequence + 1
@@ -197,9 +190,9 @@ class EpisodeReader:
         if file.read(len(MAGIC)) != MAGIC:
             raise LogError(f"{self.path} is not an episode log: it does not start as an MCAP file")
         try:
-            opcode, content, end = _read_record(file, len(MAGIC))
-            header = Header.read(_stream(content))
-        except _DAMAGE as error:
+            opcode, content, end = read_record(file, len(MAGIC))
+            header = Header.read(stream(content))
+        except DAMAGE as error:
             raise LogError(f"{self.path} is not an episode log: its MCAP header is damaged") from error
         if opcode != Opcode.HEADER or header.profile != PROFILE:
             raise LogError(
@@ -217,15 +210,15 @@ class EpisodeReader:
             return False
         file.seek(size - _FOOTER_BYTES)
         tail = file.read(_FOOTER_BYTES)
-        opcode, length = _RECORD_HEAD.unpack_from(tail)
+        opcode, length = RECORD_HEAD.unpack_from(tail)
         if opcode != Opcode.FOOTER or length != 20 or not tail.endswith(MAGIC):
             return False
-        footer = Footer.read(_stream(tail[_RECORD_HEAD.size :]))
+        footer = Footer.read(stream(tail[RECORD_HEAD.size :]))
         if not 0 < footer.summary_start <= size - _FOOTER_BYTES:
             return False
         file.seek(footer.summary_start)
         summary = file.read(size - _FOOTER_BYTES - footer.summary_start)
-        covered = summary + tail[: _RECORD_HEAD.size + 16]
+        covered = summary + tail[: RECORD_HEAD.size + 16]
         if zlib.crc32(covered) != footer.summary_crc:
             return False
         self._take_summary(file, summary)
@@ -233,38 +226,38 @@ class EpisodeReader:
 
     def _take_summary(self, file: BinaryIO, summary: bytes) -> None:
         topics: dict[int, str] = {}
-        for opcode, content in _records_in(summary):
-            stream = _stream(content)
+        for opcode, content in records_in(summary):
+            record = stream(content)
             if opcode == Opcode.SCHEMA:
-                self._check_schema(Schema.read(stream))
+                self._check_schema(Schema.read(record))
             elif opcode == Opcode.CHANNEL:
-                channel = Channel.read(stream)
+                channel = Channel.read(record)
                 topics[channel.id] = channel.topic
             elif opcode == Opcode.STATISTICS:
-                for channel_id, count in Statistics.read(stream).channel_message_counts.items():
+                for channel_id, count in Statistics.read(record).channel_message_counts.items():
                     topic = topics[channel_id]
                     self._counts[topic] = self._counts.get(topic, 0) + count
             elif opcode == Opcode.CHUNK_INDEX:
-                index = ChunkIndex.read(stream)
+                index = ChunkIndex.read(record)
                 inside = frozenset(topics[channel] for channel in index.message_index_offsets)
                 self._places.append(_ChunkPlace(index.chunk_start_offset, index.chunk_length, inside))
             elif opcode == Opcode.METADATA_INDEX:
-                self._read_metadata(file, MetadataIndex.read(stream).offset)
+                self._read_metadata(file, MetadataIndex.read(record).offset)
 
     def _read_metadata(self, file: BinaryIO, offset: int) -> None:
         try:
-            opcode, content, _ = _read_record(file, offset)
+            opcode, content, _ = read_record(file, offset)
             if opcode != Opcode.METADATA:
-                raise _DamageError("no metadata where the index says there are some")
-            self._take_metadata(Metadata.read(_stream(content)))
-        except _DAMAGE as error:
+                raise DamageError("no metadata where the index says there are some")
+            self._take_metadata(Metadata.read(stream(content)))
+        except DAMAGE as error:
             raise LogError(f"{self.path}: the metadata at byte {offset} are damaged: {error}") from error
 
     def _take_metadata(self, record: Metadata) -> None:
         try:
             self._metadata[record.name] = metadata_values(record)
         except LogError as error:
-            raise _DamageError(str(error)) from error
+            raise DamageError(str(error)) from error
 
     def _scan(self, file: BinaryIO, start: int, size: int) -> None:
         """Walk a log that has no index, checking every chunk, up to its end or the first damage."""
@@ -272,16 +265,16 @@ class EpisodeReader:
         expected = 0
         while offset < size:
             try:
-                opcode, content, end = _read_record(file, offset)
+                opcode, content, end = read_record(file, offset)
                 if opcode == Opcode.DATA_END:
                     return
                 if opcode == Opcode.METADATA:
-                    self._take_metadata(Metadata.read(_stream(content)))
+                    self._take_metadata(Metadata.read(stream(content)))
                 elif opcode == Opcode.CHUNK:
                     expected = self._scan_chunk(content, _ChunkPlace(offset, end - offset, None), expected)
                 elif opcode not in _DATA_OPCODES:
-                    raise _DamageError(f"unexpected record type {opcode}")
-            except _DAMAGE as error:
+                    raise DamageError(f"unexpected record type {opcode}")
+            except DAMAGE as error:
                 self.damage = f"reading stops at byte {offset} of {size}: {str(error) or 'torn record'}"
                 return
             offset = end
@@ -289,9 +282,9 @@ class EpisodeReader:
     def _scan_chunk(self, content: bytes, place: _ChunkPlace, expected: int) -> int:
         """Take a chunk if it is whole; returns the sequence number that must follow."""
         topics: list[str] = []
-        for raw in _messages_of(_checked_records(content)):
+        for raw in messages_of(checked_records(content)):
             if raw.sequence != expected:
-                raise _DamageError(f"messages {expected} to {raw.sequence - 1} are missing")
+                raise DamageError(f"messages {expected} to {raw.sequence - 1} are missing")
             expected += 1
             topics.append(raw.topic)
         self._places.append(_ChunkPlace(place.offset, place.length, frozenset(topics)))
@@ -301,11 +294,11 @@ class EpisodeReader:
 
     def _chunk_records(self, file: BinaryIO, place: _ChunkPlace) -> bytes:
         try:
-            opcode, content, end = _read_record(file, place.offset)
+            opcode, content, end = read_record(file, place.offset)
             if opcode != Opcode.CHUNK or end - place.offset != place.length:
-                raise _DamageError("no chunk where the index says there is one")
-            return _checked_records(content)
-        except _DAMAGE as error:
+                raise DamageError("no chunk where the index says there is one")
+            return checked_records(content)
+        except DAMAGE as error:
             raise LogError(f"{self.path}: the chunk at byte {place.offset} is damaged: {error}") from error
 
     def _check_schema(self, schema: Schema) -> None:
@@ -313,78 +306,6 @@ class EpisodeReader:
             check_schema(schema)
         except LogError as error:
             raise LogError(f"{self.path}: {error}") from error
-
-
-class _DamageError(Exception):
-    """A record that is torn or fails its check; becomes LogError, or the end of a cut file."""
-
-
-_DAMAGE = (_DamageError, EndOfFile, UnicodeDecodeError, struct.error)
-"""What parsing damaged bytes can raise."""
-
-
-def _stream(content: bytes) -> ReadDataStream:
-    return ReadDataStream(io.BytesIO(content))
-
-
-def _read_record(file: BinaryIO, offset: int) -> tuple[int, bytes, int]:
-    """(opcode, content, offset after it) of the record at `offset`."""
-    file.seek(offset)
-    head = file.read(_RECORD_HEAD.size)
-    if len(head) < _RECORD_HEAD.size:
-        raise _DamageError("torn record")
-    opcode, length = _RECORD_HEAD.unpack(head)
-    if length > _MAX_RECORD_BYTES:
-        raise _DamageError(f"record length {length} is beyond {_MAX_RECORD_BYTES}")
-    content = file.read(length)
-    if len(content) < length:
-        raise _DamageError("torn record")
-    return opcode, content, offset + _RECORD_HEAD.size + length
-
-
-def _checked_records(content: bytes) -> bytes:
-    """The uncompressed records of a chunk, true to their CRC."""
-    chunk = Chunk.read(_stream(content))
-    if chunk.compression != "zstd":
-        raise _DamageError(f"compression {chunk.compression!r}; logs are written with 'zstd'")
-    if chunk.uncompressed_size > _MAX_RECORD_BYTES:
-        raise _DamageError(f"chunk size {chunk.uncompressed_size} is beyond {_MAX_RECORD_BYTES}")
-    try:
-        if (
-            zstandard.frame_content_size(chunk.data) != chunk.uncompressed_size
-        ):  # before memory is taken for it
-            raise _DamageError("its sizes contradict each other")
-        records: bytes = zstandard.decompress(chunk.data)
-    except zstandard.ZstdError as error:
-        raise _DamageError(str(error)) from error
-    if zlib.crc32(records) != chunk.uncompressed_crc:
-        raise _DamageError("its CRC does not match")
-    return records
-
-
-def _records_in(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(opcode, content) of the records in a block that is true to its CRC."""
-    offset = 0
-    while offset < len(data):
-        opcode, length = _RECORD_HEAD.unpack_from(data, offset)
-        offset += _RECORD_HEAD.size
-        yield opcode, data[offset : offset + length]
-        offset += length
-
-
-def _messages_of(records: bytes) -> Iterator[RawMessage]:
-    """The messages of one chunk, which names their channels itself."""
-    topics: dict[int, str] = {}
-    for opcode, content in _records_in(records):
-        if opcode == Opcode.MESSAGE:
-            channel, sequence, log_time, publish_time = _MESSAGE_FIELDS.unpack_from(content)
-            payload = content[_MESSAGE_FIELDS.size :]
-            yield RawMessage(topics[channel], log_time, publish_time, sequence, payload)
-        elif opcode == Opcode.CHANNEL:
-            record = Channel.read(_stream(content))
-            topics[record.id] = record.topic
-        elif opcode == Opcode.SCHEMA:
-            check_schema(Schema.read(_stream(content)))
 
 
 def _decode(data: bytes, what: str) -> Message:

@@ -20,6 +20,7 @@ import yaml
 from reflexarc.commands.collect import collect
 from reflexarc.commands.config import config
 from reflexarc.commands.console import console
+from reflexarc.commands.dataset import DATASET_COMMANDS, dataset
 from reflexarc.commands.demo import demo
 from reflexarc.commands.doctor import doctor
 from reflexarc.commands.evaluate import evaluate
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "replay": replay,
     "safety": safety,
+    "dataset": dataset,
     "view": view,
     "sim": sim,
     "config": config,
@@ -58,12 +60,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 for an error, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    commands, prog = COMMANDS, "reflexarc"
+    description = "Words and pixels move a robot arm, through a controller and a safety layer."
+    if arguments[:1] == ["dataset"]:
+        commands, prog, description = DATASET_COMMANDS, "reflexarc dataset", str(dataset.__doc__)
+        arguments = arguments[1:]
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="reflexarc",
-            description="Words and pixels move a robot arm, through a controller and a safety layer.",
-            args=with_config_file(arguments),
+            commands, prog=prog, description=description, args=with_config_file(arguments)
         )
     except ReflexarcError as error:
         print(f"reflexarc: {' '.join(str(error).split())}", file=sys.stderr)
