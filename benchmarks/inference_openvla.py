@@ -134,7 +134,7 @@ class OpenVlaSubject:
             return self.ids
 
         def language() -> Tensor:
-            return model.decode(held["prefix"])[0].cpu()
+            return model.decode(held["prefix"], model.patches(held["towers"]))[0].cpu()
 
         return {"preprocess": preprocess, "vision": vision, "language": language}
 
@@ -176,8 +176,16 @@ class OpenVlaSubject:
         found = {"eager": EngineConfig(graphs=False)}
         if cuda:
             found["graphs"] = EngineConfig()
+        usual = "graphs, " if cuda else ""
+        group = 128 if cuda else 64
+        found[f"{usual}half the image tokens"] = EngineConfig(visual_share=0.5, prune_layer=1)
+        found[f"{usual}int4"] = EngineConfig(weights="int4", group=group)
+        if cuda:
+            found["graphs, fp8"] = EngineConfig(weights="fp8")
+        if compiled or not cuda:  # on a GPU int8 is fast where its conversion is fused into the product
+            found[f"{usual}int8"] = EngineConfig(weights="int8", compile=cuda)
         if compiled:
-            found["graphs, compiled" if cuda else "compiled"] = EngineConfig(compile=True)
+            found[f"{usual}compiled"] = EngineConfig(compile=True)
         return found
 
     def _ours(self, engine: EngineConfig, *, chunk: bool) -> Answer:

@@ -21,6 +21,7 @@ from transformers import (
 from reflexarc.configs.errors import PolicyError
 from reflexarc.vla.engine.actions import ActionDecoder
 from reflexarc.vla.engine.decoder import Decoder
+from reflexarc.vla.engine.products import Full
 
 WIDTH, LENGTH = 96, 20
 FAMILIES: dict[str, tuple[Any, Any, dict[str, int]]] = {
@@ -105,9 +106,11 @@ def test_a_second_decoder_holds_the_same_weights(model: Any) -> None:
     first, second = Decoder(model, max_length=LENGTH), Decoder(model, max_length=LENGTH)
     embeddings = torch.randn(1, LENGTH, WIDTH)
     assert torch.equal(first.run(embeddings), second.run(embeddings))
-    for one, other in zip(first._layers, second._layers, strict=True):
-        assert one.qkv.data_ptr() == other.qkv.data_ptr()
-        assert one.gate_up.data_ptr() == other.gate_up.data_ptr()
+    for one, other in zip(first.layers, second.layers, strict=True):
+        for ours, theirs in ((one.qkv, other.qkv), (one.gate_up, other.gate_up)):
+            assert isinstance(ours, Full)
+            assert isinstance(theirs, Full)
+            assert ours.weight.data_ptr() == theirs.weight.data_ptr()
 
 
 @torch.inference_mode()

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflexarc.configs.engine import WeightBits
 from reflexarc.configs.errors import PolicyError, unknown
 from reflexarc.vla.engine.cache import StaticCache
+from reflexarc.vla.engine.products import Product, product
+from reflexarc.vla.engine.pruning import Pruning
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,12 +28,17 @@ class Layer:
     """Packed weights. qkv: (Q + 2·K, width). out: (width, Q). gate_up: (2·inner, width). down: (width, inner)."""
 
     norm: Tensor
-    qkv: Tensor
+    qkv: Product
     qkv_bias: Tensor | None
-    out: Tensor
+    out: Product
     norm_mlp: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Product
+    down: Product
+
+    @property
+    def bytes(self) -> int:
+        """What its matrices take in memory."""
+        return sum(each.bytes for each in (self.qkv, self.out, self.gate_up, self.down))
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,13 +53,23 @@ class Decoder:
     """Runs embeddings through the layers of `model`, a LlamaModel, Qwen2Model or GemmaModel of `transformers`.
 
     batch, max_length: of the cache. cache: another decoder's, whose keys and values this one is to see and to go on
-    from, as an action expert sees its language model's (as many layers, and keys of the same shape). The model's own
-    parameters become views of the packed ones, so nothing is held twice; a model that is moved to another device or
-    dtype afterwards needs a new decoder. Raises PolicyError if it is of another family, or does not fit `cache`.
+    from, as an action expert sees its language model's (as many layers, and keys of the same shape). layers: of another
+    decoder of the same model, shared. weights, group: in how many bits the layers are held otherwise, see `product`.
+    In full the model's own parameters become views of the packed ones, so nothing is held twice; a model that is moved
+    to another device or dtype afterwards needs a new decoder. Raises PolicyError if it is of another family, or does
+    not fit `cache`.
     """
 
     def __init__(
-        self, model: nn.Module, *, batch: int = 1, max_length: int = 640, cache: StaticCache | None = None
+        self,
+        model: nn.Module,
+        *,
+        batch: int = 1,
+        max_length: int = 640,
+        cache: StaticCache | None = None,
+        layers: list[Layer] | None = None,
+        weights: WeightBits = "full",
+        group: int = 128,
     ) -> None:
         config: Any = model.config
         kind = config.model_type
@@ -65,37 +83,68 @@ class Decoder:
         self._activation = ACTIVATIONS[getattr(config, "hidden_activation", None) or config.hidden_act]
         offset = 1.0 if kind == "gemma" else 0.0
         parts: Any = model
-        self._layers = [_pack(each, offset) for each in parts.layers]
-        weight = self._layers[0].qkv
+        self.layers = layers or [_pack(each, offset, weights, group) for each in parts.layers]
+        weight = self.layers[0].norm
         self._norm = _scale(parts.norm, offset, weight)
-        shape = (len(self._layers), batch, self.key_heads, max_length, self.head_width)
+        shape = (len(self.layers), batch, self.key_heads, max_length, self.head_width)
         self.cache = cache or StaticCache(*shape, dtype=weight.dtype, device=weight.device)
         self._cos, self._sin = _rotations(parts.rotary_emb, self.cache.max_length, weight)
+        self._pruned: Pruning | None = None
         self.cache.require(layers=shape[0], heads=shape[2], head_width=shape[4])
 
     def run(
-        self, embeddings: Tensor, *, start: int = 0, mask: Tensor | None = None, causal: bool = True
+        self,
+        embeddings: Tensor,
+        *,
+        start: int = 0,
+        mask: Tensor | None = None,
+        causal: bool = True,
+        prune: Pruning | None = None,
     ) -> Tensor:
         """Hidden states (B, T, width) of embeddings (B, T, width) at positions `start`, `start + 1`, ...
 
         They see everything cached before `start`, and of each other what `causal` says; or what `mask` (B, 1, T,
         start + T), true where seen, says. Their keys and values are cached; what was cached from `start` on is lost.
-        Raises PolicyError if the cache is too short.
+        prune: leave tokens out on the way, of a sequence that starts at 0 and has no mask; what is left is returned,
+        and runs behind it go on without them. Raises PolicyError if the cache is too short.
         """
         count = embeddings.shape[1]
+        if start == 0:
+            self._pruned = prune
         self.cache.length = self.cache.reserve(start, count)
         if mask is None and causal and count > 1 and start > 0:
             mask = _causal_after(start, count, embeddings.device)
         cos, sin = self._cos[start : start + count], self._sin[start : start + count]
-        x = embeddings
+        x, last = embeddings, embeddings[:, -1:]
         # SDPA's own causal mask is for squares, which is what a prefill is.
         square = mask is None and causal and count > 1
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
+            if self._pruned is not None and index == self._pruned.layer:
+                if prune is not None:
+                    x, cos, sin = self._leave_out(prune, x, last, cos, sin)
+                start -= 0 if prune is not None else self._pruned.removed
+                mask = _causal_after(start, count, x.device) if mask is not None else None
+            last = x[:, -1:]
             x = x + self._attend(index, layer, x, start, (cos, sin), mask, square)
-            inner = F.linear(F.rms_norm(x, (self.width,), layer.norm_mlp, self._eps), layer.gate_up)
+            inner = layer.gate_up(F.rms_norm(x, (self.width,), layer.norm_mlp, self._eps))
             gate, up = inner.chunk(2, dim=-1)
-            x = x + F.linear(self._activation(gate) * up, layer.down)
+            x = x + layer.down(self._activation(gate) * up)
         return F.rms_norm(x, (self.width,), self._norm, self._eps)
+
+    def _leave_out(
+        self, prune: Pruning, x: Tensor, last: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes on of x (B, T, width), and its rotations. last: (B, 1, width), what entered the layer before."""
+        index, length = prune.layer - 1, x.shape[1]
+        layer = self.layers[index]
+        packed = layer.qkv(F.rms_norm(last, (self.width,), layer.norm, self._eps))
+        if layer.qkv_bias is not None:
+            packed = packed + layer.qkv_bias
+        query = packed[..., : self.heads * self.head_width].unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        keys = self.cache.keys[index, : len(x), :, :length]
+        places = prune.places(_rotate(query, cos[-1:], sin[-1:]), keys, length)
+        x = x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+        return x, cos[places][:, None], sin[places][:, None]
 
     def _attend(
         self,
@@ -108,7 +157,9 @@ class Decoder:
         square: bool,
     ) -> Tensor:
         batch, count, _ = x.shape
-        packed = F.linear(F.rms_norm(x, (self.width,), layer.norm, self._eps), layer.qkv, layer.qkv_bias)
+        packed = layer.qkv(F.rms_norm(x, (self.width,), layer.norm, self._eps))
+        if layer.qkv_bias is not None:
+            packed = packed + layer.qkv_bias
         heads = packed.view(batch, count, self.heads + 2 * self.key_heads, self.head_width).transpose(1, 2)
         turned = _rotate(heads[:, : self.heads + self.key_heads], *rotation)
         query, key = turned[:, : self.heads], turned[:, self.heads :]
@@ -117,21 +168,21 @@ class Decoder:
         mixed = F.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, is_causal=square, enable_gqa=grouped
         )
-        return F.linear(mixed.transpose(1, 2).reshape(batch, count, -1), layer.out)
+        return layer.out(mixed.transpose(1, 2).reshape(batch, count, -1))
 
 
-def _pack(layer: Any, offset: float) -> Layer:
+def _pack(layer: Any, offset: float, weights: WeightBits, group: int) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     three = (attention.q_proj, attention.k_proj, attention.v_proj)
     packed = _joined(three, "weight")
     return Layer(
         norm=_scale(layer.input_layernorm, offset, packed),
-        qkv=packed,
+        qkv=product(packed, weights, group),
         qkv_bias=None if attention.q_proj.bias is None else _joined(three, "bias"),
-        out=attention.o_proj.weight.detach(),
+        out=product(attention.o_proj.weight.detach(), weights, group),
         norm_mlp=_scale(layer.post_attention_layernorm, offset, packed),
-        gate_up=_joined((mlp.gate_proj, mlp.up_proj), "weight"),
-        down=mlp.down_proj.weight.detach(),
+        gate_up=product(_joined((mlp.gate_proj, mlp.up_proj), "weight"), weights, group),
+        down=product(mlp.down_proj.weight.detach(), weights, group),
     )
 
 

@@ -25,8 +25,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from reflexarc.configs.engine import EngineConfig
 from reflexarc.configs.policy import ACTION_BINS
 from reflexarc.vla.engine.actions import ActionDecoder
-from reflexarc.vla.engine.decoder import Decoder
+from reflexarc.vla.engine.decoder import Decoder, Layer
 from reflexarc.vla.engine.graphs import Graphs
+from reflexarc.vla.engine.pruning import Pruning
 from reflexarc.vla.openvla.layout import Layout
 from reflexarc.vla.openvla.vit import TowerShape, VisionTransformer
 
@@ -117,6 +118,7 @@ class OpenVlaModel(nn.Module):
         self.towers = nn.ModuleList(
             VisionTransformer(each, width if film else None) for each in layout.towers
         )
+        self._patches = layout.towers[0].patches
         features = sum(each.width for each in layout.towers)
         self.projector = Projector(features, width, fused=len(layout.towers) > 1)
         self.llama_config = llama_config(layout)
@@ -127,16 +129,25 @@ class OpenVlaModel(nn.Module):
         self.engine = EngineConfig()
         self._graphs = Graphs()
         self._made: tuple[tuple[torch.dtype, torch.device], tuple[int, int], ActionDecoder] | None = None
+        self._layers: list[Layer] | None = None
 
     def set_engine(self, engine: EngineConfig) -> None:
         """How answers are computed from now on."""
-        self.engine, self._made = engine, None
+        self.engine, self._made, self._layers = engine, None, None
         self._graphs = Graphs(enabled=engine.graphs, compiled=engine.compile)
 
     @property
     def first_action(self) -> int:
         """The lowest action id: 31744."""
         return self.vocabulary - ACTION_BINS
+
+    def release(self) -> None:
+        """Give back the layers' weights in full, where the engine holds them in fewer bits: nothing reads them then."""
+        if self.engine.weights != "full" and self._layers is not None:
+            for layer in self.llama.layers:
+                for module in layer.modules():
+                    if isinstance(module, nn.Linear):
+                        module.weight.data = module.weight.new_empty(0)
 
     def sharing_weights(self, engine: EngineConfig) -> OpenVlaModel:
         """The same weights, run in another way."""
@@ -169,6 +180,10 @@ class OpenVlaModel(nn.Module):
         features = [tower(each, mean) for tower, each in zip(self.towers, given[:count], strict=True)]
         return (self.projector(torch.cat(features, dim=2)),)
 
+    def patches(self, images: Sequence[Tensor]) -> int:
+        """How many image tokens `see` makes of these pictures, of each robot."""
+        return images[0].shape[1] * self._patches
+
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) ids to (B, L, width)."""
         embedded: Tensor = self.llama.embed_tokens(ids)
@@ -200,12 +215,13 @@ class OpenVlaModel(nn.Module):
     @torch.inference_mode()
     def generate(self, images: Sequence[Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
         """OpenVLA: (B, D) action ids, each the likeliest after those before, and their logits (B, D, 256)."""
-        return self.decode(self.sequence(images, ids, None, end=False))
+        return self.decode(self.sequence(images, ids, None, end=False), self.patches(images))
 
     @torch.inference_mode()
-    def decode(self, prefix: Tensor) -> tuple[Tensor, Tensor]:
-        """`generate` from the embeddings (B, N, width) of everything before the actions."""
-        chosen, logits = self._engine(prefix, self.dims).autoregressive(prefix, self.dims)
+    def decode(self, prefix: Tensor, patches: int) -> tuple[Tensor, Tensor]:
+        """`generate` from the embeddings (B, N, width) of everything before the actions, `patches` of them images'."""
+        prune = self._pruning(patches)
+        chosen, logits = self._engine(prefix, self.dims).autoregressive(prefix, self.dims, prune)
         return chosen + self.first_action, logits
 
     @torch.inference_mode()
@@ -213,20 +229,27 @@ class OpenVlaModel(nn.Module):
         self, images: Sequence[Tensor], ids: Tensor, state: Tensor | None, horizon: int
     ) -> tuple[Tensor, Tensor]:
         """OFT: the hidden states (B, H·D, width) that answer, and by them values (B, H, D) or ids (B, H, D) int64."""
-        return self.decode_chunk(self.sequence(images, ids, state, end=True), horizon)
+        return self.decode_chunk(self.sequence(images, ids, state, end=True), horizon, self.patches(images))
 
     @torch.inference_mode()
-    def decode_chunk(self, before: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """`parallel` from the embeddings (B, N, width) of everything before the actions."""
+    def decode_chunk(self, before: Tensor, horizon: int, patches: int) -> tuple[Tensor, Tensor]:
+        """`parallel` from the embeddings (B, N, width) of everything before the actions, `patches` of them images'."""
         count = horizon * self.dims
         empty = before.new_zeros(len(before), count, before.shape[2])
         last = self.embed(torch.full((len(before), 1), END, device=before.device))
         whole = torch.cat([before, empty, last], dim=1)
-        answer = self._engine(whole, 0).parallel(whole, before.shape[1] - 1, count)
+        prune = self._pruning(patches)
+        answer = self._engine(whole, 0).parallel(whole, before.shape[1] - 1, count, prune)
         if self.action_mlp is not None:
             return answer, self.action_mlp(answer.reshape(len(answer), horizon, -1))
         chosen = self.action_logits(answer).argmax(-1) + self.first_action
         return answer, chosen.unflatten(1, (horizon, self.dims))
+
+    def _pruning(self, patches: int) -> Pruning | None:
+        """Which of the image tokens, behind `<s>`, are left out on the way."""
+        share = self.engine.visual_share
+        keep = max(1, round(share * patches))
+        return None if share == 1.0 else Pruning(1, patches, keep, self.engine.prune_layer)
 
     def _engine(self, embeddings: Tensor, more: int) -> ActionDecoder:
         """The engine, with room for these (B, N, width) and `more`; made anew where it has not."""
@@ -237,8 +260,14 @@ class OpenVlaModel(nn.Module):
             or self._made[0] != place
             or any(a > b for a, b in zip(needed, self._made[1], strict=True))
         ):
+            if self._made is not None and self._made[0] != place:
+                self._layers = None
             room = (needed[0], needed[1] + PROMPT_ROOM)
-            decoder = Decoder(self.llama, batch=room[0], max_length=room[1])
+            bits, group = self.engine.weights, self.engine.group
+            decoder = Decoder(
+                self.llama, batch=room[0], max_length=room[1], layers=self._layers, weights=bits, group=group
+            )
+            self._layers = decoder.layers
             inputs = self.llama.embed_tokens.weight[self.first_action : self.vocabulary]
             graphs = Graphs(enabled=self.engine.graphs, compiled=self.engine.compile)
             self._made = (place, room, ActionDecoder(decoder, self.action_rows, inputs, graphs=graphs))

@@ -170,7 +170,7 @@ class OpenVlaPolicy:
         ids = torch.tensor([each.ids for each in group], device=self._device)
         states = [each.state for each in group if each.state is not None]
         before = self._model.assemble(seen, ids, torch.cat(states) if states else None)
-        values, bins = self._run(before)
+        values, bins = self._run(before, seen.shape[1])
         decided = time.perf_counter_ns()
         latency = {"preprocess": prepared - began, "vision": looked - prepared, "action": decided - looked}
         return [
@@ -214,15 +214,18 @@ class OpenVlaPolicy:
         ids = ids if ids[0] == BEGIN else [BEGIN, *ids]
         return ids if ids[-1] == EMPTY else [*ids, EMPTY]
 
-    def _run(self, before: Tensor) -> tuple[F64, NDArray[np.int64]]:
-        """Values (B, H, D) in [-1, 1] and their bins, from the embeddings (B, N, width) of what comes before."""
+    def _run(self, before: Tensor, patches: int) -> tuple[F64, NDArray[np.int64]]:
+        """Values (B, H, D) in [-1, 1] and their bins, from the embeddings (B, N, width) of what comes before.
+
+        patches: how many of them are images'.
+        """
         robots = len(before)
         while self._device.type == "cuda" and len(before) & (len(before) - 1):
             before = torch.cat([before, before[-1:]])  # a power of two of them, so that few graphs do
         if not self._chunk:
-            chosen, _ = self._model.decode(before)
+            chosen, _ = self._model.decode(before, patches)
         else:
-            _, chosen = self._model.decode_chunk(before, self._chunk)
+            _, chosen = self._model.decode_chunk(before, self._chunk, patches)
         rows = chosen.reshape(len(before), -1, self._bounds.size)[:robots].cpu()
         if rows.is_floating_point():
             values = rows.double().numpy()
@@ -247,7 +250,9 @@ class OpenVlaPolicy:
         looked = [self._eyes.glance(frame, ids, end=self._chunk is not None) for frame in frames.values()]
         with torch.inference_mode():
             seen = self._eyes.see([looked])
-            self._run(self._model.assemble(seen, torch.tensor([ids], device=self._device), state))
+            before = self._model.assemble(seen, torch.tensor([ids], device=self._device), state)
+            self._run(before, seen.shape[1])
+        self._model.release()
 
     def _state(self, observation: Observation) -> Tensor | None:
         if self._feels is None:
