@@ -125,7 +125,7 @@ def _rewrite(file: BinaryIO, path: Path, reason: str) -> Repair:
 
 def _is_a_log(data: mmap.mmap) -> bool:
     """Whether there is something of ours in it, and it is not of another version; a garbled head decides nothing."""
-    if next(_messages(data), None) is None:
+    if next(_whole_records(data), None) is None:
         return False
     try:
         opcode, content, _ = read_record(_as_file(data), len(MAGIC))
