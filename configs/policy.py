@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from reflexarc.configs.base import Config
+from reflexarc.configs.planner import SubtaskRule
 
 ACTION_BINS = 256
 """Bins of every action dimension, and reserved vocabulary ids of a model (RT-2; OpenVLA, Kim et al. 2024)."""
@@ -188,8 +189,15 @@ class FastHeadConfig(Config):
     folder: str | None = None
 
 
+class WordsHeadConfig(Config):
+    """The next subtask in words: a planner's head (the high level of π0.5). It learns from `train.subtasks`."""
+
+    kind: Literal["words"]
+
+
 HeadConfig = Annotated[
-    BinsHeadConfig | RegressionHeadConfig | FlowHeadConfig | FastHeadConfig, Field(discriminator="kind")
+    BinsHeadConfig | RegressionHeadConfig | FlowHeadConfig | FastHeadConfig | WordsHeadConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -277,6 +285,8 @@ class TrainConfig(Config):
     in bins of the soft targets. focus_weight: of the grounding loss. weights: how often each task is drawn, relative.
     validation: share of the episodes held out. precision: of the matrix products; `auto` is bf16 where
     the device multiplies it natively. device: `auto` takes a GPU if there is one.
+    subtasks: rules that say what comes next at each row: what a planner learns to say, and what any other head is told
+    in place of the task.
     gaze: cameras whose first two attention slots learn to look at the thing and its destination; gaze_weight: of that.
     """
 
@@ -290,6 +300,7 @@ class TrainConfig(Config):
     ema_steps: int = Field(default=500, ge=1)
     smoothing: float = Field(default=2.0, ge=0)
     focus_weight: float = Field(default=1.0, ge=0)
+    subtasks: tuple[SubtaskRule, ...] = ()
     gaze: dict[str, Viewpoint] = Field(default_factory=dict)
     gaze_weight: float = Field(default=0.5, ge=0)
     weights: dict[str, float] = Field(default_factory=dict)
@@ -312,3 +323,15 @@ class PolicyConfig(Config):
     step_s: float = Field(default=0.1, gt=0, le=2)
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _planner_learns(self) -> PolicyConfig:
+        augment = self.train.augment
+        if self.model.head.kind == "words":
+            if not self.train.subtasks:
+                raise ValueError("the head `words` learns from train.subtasks; name rules there")
+            if augment.recolour or augment.mirror or augment.blank:
+                raise ValueError(
+                    "the head `words` cannot be trained with train.augment.recolour, mirror or blank: set them to 0"
+                )
+        return self

@@ -63,6 +63,8 @@ class ActionCodec:
         if answer.values is not None:
             actions = self.grid.restore(answer.values.cpu().double().numpy())
             return Said(actions, self.grid.encode(actions), [[] for _ in actions])
+        if answer.words is not None:
+            raise PolicyError("this model says words, not actions: it is a planner, see docs/heads.md")
         if answer.tokens is None or self.fast is None:
             raise PolicyError("an answer in FAST tokens needs the tokenizer; an empty one says nothing")
         tokens = [row[row >= 0].tolist() for row in answer.tokens.cpu()]

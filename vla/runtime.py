@@ -67,7 +67,7 @@ class VlaPolicy:
         for index, observation in enumerate(observations):
             try:
                 committed(observation, self._checkpoint.spec)
-                rows.append(self._raw(observation))
+                rows.append(self.raw(observation))
             except PolicyError as error:
                 answers[index] = error
         good = [index for index, answer in enumerate(answers) if answer is None]
@@ -132,8 +132,8 @@ class VlaPolicy:
         with torch.inference_mode():
             self._model.act(to_inputs(raw, self._checkpoint.stats))
 
-    def _raw(self, observation: Observation) -> Raw:
-        """A batch of one."""
+    def raw(self, observation: Observation) -> Raw:
+        """What the model is given of an observation: a batch of one. Raises PolicyError as `act` does."""
         checkpoint = self._checkpoint
         state = observation.state
         proprio = proprio_features(

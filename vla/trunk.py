@@ -111,6 +111,12 @@ class Trunk(nn.Module):
         """(..., width) to (..., 256)."""
         return hidden @ (self.action_rows.T / math.sqrt(self.width))
 
+    def word_logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) to (..., words): the rows of the text vocabulary."""
+        rows = self.llama.embed_tokens.weight[: self.words] * self._scale
+        logits: Tensor = hidden @ (rows.T / math.sqrt(self.width))
+        return logits
+
     def prefix(
         self, embeddings: Tensor, keep: Tensor, words: int, picture: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Prefix]:

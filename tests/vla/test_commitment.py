@@ -59,7 +59,7 @@ def test_tokens_behind_committed_ones_are_those_that_follow_them() -> None:
     checkpoint = toy_checkpoint("autoregressive")
     policy, model = VlaPolicy(checkpoint), checkpoint.model
     asked = [told(going(), 2, 0), told(going(seed=1), 3, 1)]
-    inputs = to_inputs(concatenate([policy._raw(each) for each in asked]), checkpoint.stats)
+    inputs = to_inputs(concatenate([policy.raw(each) for each in asked]), checkpoint.stats)
 
     def prefix() -> tuple[object, ...]:
         tokens, keep = model.see(inputs)

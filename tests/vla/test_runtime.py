@@ -72,7 +72,7 @@ def test_an_observation_becomes_what_the_model_was_trained_on() -> None:
     gripper = float(data.gripper_commanded[5])
     state = msgspec.structs.replace(observation.state, gripper=gripper, gripper_commanded=gripper)
     acted = to_inputs(
-        VlaPolicy(checkpoint)._raw(msgspec.structs.replace(observation, state=state)), checkpoint.stats
+        VlaPolicy(checkpoint).raw(msgspec.structs.replace(observation, state=state)), checkpoint.stats
     )
     for name in ("images", "words", "proprio", "tcp"):
         assert np.allclose(getattr(trained, name), getattr(acted, name), atol=1e-6), name

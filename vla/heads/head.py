@@ -15,6 +15,7 @@ from reflexarc.vla.heads.flow import FlowHead
 from reflexarc.vla.heads.parallel import ParallelHead
 from reflexarc.vla.heads.regression import RegressionHead
 from reflexarc.vla.heads.shape import HeadShape
+from reflexarc.vla.heads.words import WordsHead
 from reflexarc.vla.labels import Answer, Labels
 from reflexarc.vla.trunk import Prefix, Trunk
 
@@ -37,6 +38,7 @@ HEADS: dict[str, Callable[[Any, HeadShape], nn.Module]] = {
     "regression": RegressionHead,
     "flow": FlowHead,
     "fast": FastHead,
+    "words": WordsHead,
 }
 
 

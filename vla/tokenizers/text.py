@@ -6,6 +6,7 @@ training becomes `<unk>`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -56,6 +57,11 @@ class WordTokenizer:
         row[0] = BEGIN
         row[1 : 1 + len(words)] = [self.id_of(word) for word in words]
         return row
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words of ids, up to the first padding; reserved ids are left out."""
+        known = itertools.takewhile(lambda each: each != PAD, ids)
+        return " ".join(self.words[each - len(SPECIAL)] for each in known if each >= len(SPECIAL))
 
     def to_json(self) -> str:
         """The vocabulary file."""

@@ -133,13 +133,15 @@ class UniformTokenizer:
         """(..., D) values to -1..1 from the first bin's value to the last's, clipped; 0 where constant."""
         step = np.where(self.varies, self._step, 1.0)
         place = (np.asarray(values, dtype=np.float64) - self._offset) / step + self._zero
-        inside: F64 = np.where(self.varies, 2.0 * place / (ACTION_BINS - 1) - 1.0, 0.0)
-        return np.minimum(np.maximum(inside, -1.0), 1.0)
+        inside = np.where(self.varies, 2.0 * place / (ACTION_BINS - 1) - 1.0, 0.0)
+        clipped: F64 = np.clip(inside, -1.0, 1.0)
+        return clipped
 
     def restore(self, normalised: F64) -> F64:
         """The inverse of `normalise`, for (..., D) of any size: what is beyond -1..1 takes the outermost value."""
         place = (np.clip(np.asarray(normalised, dtype=np.float64), -1.0, 1.0) + 1.0) * (ACTION_BINS - 1) / 2.0
-        return self._offset + np.where(self.varies, (place - self._zero) * self._step, 0.0)
+        moved: F64 = np.where(self.varies, (place - self._zero) * self._step, 0.0)
+        return self._offset + moved
 
     def to_json(self) -> str:
         """The tokenizer file."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reflexarc.configs.planner import SubtaskRule
 from reflexarc.configs.policy import AugmentConfig, ModelConfig
 from reflexarc.vla.actions import ActionCodec
 from reflexarc.vla.inputs import Inputs
 from reflexarc.vla.labels import Labels
+from reflexarc.vla.planners.rules import RulePlanner
 from reflexarc.vla.preprocess import Raw, to_inputs
 from reflexarc.vla.stats import FEATURE_NAMES, Stats
 from reflexarc.vla.tokenizers import WordTokenizer
@@ -63,10 +66,18 @@ class Batches:
         words: WordTokenizer,
         stats: Stats,
         smoothing: float = 0.0,
+        subtasks: Sequence[SubtaskRule] = (),
     ) -> None:
         self._data, self._config = data, config
         self._actions, self._stats, self._smoothing = actions, stats, smoothing
-        self._words = np.stack([words.encode(text) for text in data.instructions])
+        self._words = np.stack([words.encode(text) for text in data.instructions])[data.episode]
+        self._subtasks: NDArray[np.int64] | None = None
+        if subtasks:
+            said = [words.encode(text) for text in row_subtasks(data, subtasks)]
+            if config.head.kind == "words":
+                self._subtasks = np.stack(said)[:, 1:]
+            else:
+                self._words = np.stack(said)
         self._vocabulary = words
         names = [name for feature in config.proprio for name in FEATURE_NAMES[feature]]
         self._places = {
@@ -86,7 +97,7 @@ class Batches:
             Raw(
                 images,
                 np.ones(images.shape[:2], dtype=bool),
-                self._words[data.episode[rows]],
+                self._words[rows],
                 data.proprio[rows],
                 data.tcp[rows],
             ),
@@ -95,7 +106,7 @@ class Batches:
             data.focus[rows],
         )
         if augment is None or generator is None:
-            return self._batch(drawn, to_inputs(drawn.raw, self._stats))
+            return self._batch(drawn, to_inputs(drawn.raw, self._stats), rows)
         which = generator.random(len(rows)) < augment.mirror
         drawn = self._exchange(drawn, augment, which, generator)
         drawn = self._blank(drawn, self._hold(rows), augment, generator)
@@ -104,16 +115,19 @@ class Batches:
         if which.any():
             self._mirror(augment).images(inputs.images, which)
         _change_images(inputs.images, augment, generator)
-        return self._batch(drawn, inputs)
+        return self._batch(drawn, inputs, rows)
 
-    def _batch(self, drawn: _Drawn, inputs: Inputs) -> Batch:
+    def _batch(self, drawn: _Drawn, inputs: Inputs, rows: Rows) -> Batch:
         focus = drawn.focus
         known: NDArray[np.bool_] = np.isfinite(focus.sum(axis=2))
         if self._stats.focus is None:
             known = np.zeros_like(known)
+        labels = self._actions.labels(drawn.actions, drawn.mask, self._smoothing)
+        if self._subtasks is not None:
+            labels = dataclasses.replace(labels, words=torch.from_numpy(self._subtasks[rows]))
         return Batch(
             inputs=inputs,
-            labels=self._actions.labels(drawn.actions, drawn.mask, self._smoothing),
+            labels=labels,
             actions=torch.from_numpy(drawn.actions.astype(np.float32)),
             focus_bins=torch.from_numpy(self._focus_bins(focus, known)),
             focus_mask=torch.from_numpy(known),
@@ -192,6 +206,15 @@ class Batches:
             for place in self._places["wrench"]:
                 proprio[numb, place] = self._stats.mean[place]
         return dataclasses.replace(raw, proprio=proprio, tcp=tcp)
+
+
+def row_subtasks(data: TrainingData, rules: Sequence[SubtaskRule]) -> list[str]:
+    """What comes next at each row, by the rules."""
+    planner = RulePlanner(rules)
+    return [
+        planner.say(data.instructions[episode], gripper=float(gripper), height=float(tcp[2]))
+        for episode, gripper, tcp in zip(data.episode, data.gripper_commanded, data.tcp, strict=True)
+    ]
 
 
 def _change_words(

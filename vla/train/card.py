@@ -21,11 +21,15 @@ def write_card(
     """The README.md of a checkpoint folder."""
     model, train = config.model, config.train
     episodes = ", ".join(f"{name} {int((data.task == index).sum())}" for index, name in enumerate(data.tasks))
+    binned = model.head.kind in ("parallel", "autoregressive")
+    bins = ", 256 bins a dimension" if binned else ""
+    numbers = "a subtask" if model.head.kind == "words" else "a chunk of actions"
+    out = "a chunk of binned action tokens" if binned else numbers
     lines = [
         f"# {config.name}",
         "",
-        "A vision-language-action model of Reflexarc: camera images, an instruction and the arm's state in, a chunk of "
-        "binned action tokens out.",
+        "A vision-language-action model of Reflexarc: camera images, an instruction and the arm's state in, "
+        f"{out} out.",
         "",
         "| | |",
         "| --- | --- |",
@@ -33,13 +37,13 @@ def write_card(
         f"| vision | {model.vision.kind}, cameras {', '.join(model.cameras)}, {model.image_size}² pixels |",
         f"| connector | {model.connector.kind} |",
         f"| language model | {model.language.kind}, {model.language.layers} layers of {model.language.width} |",
-        f"| head | {model.head.kind}, {data.spec.horizon} actions of {data.spec.step_s:g} s, 256 bins a dimension |",
+        f"| head | {model.head.kind}, {data.spec.horizon} actions of {data.spec.step_s:g} s{bins} |",
         f"| actions | {', '.join(dim.name for dim in data.spec.dims)} |",
         f"| trained on | {len(data.task)} simulated episodes ({episodes}), {len(data)} rows |",
         f"| training | {steps} steps of {train.batch}, {elapsed_s / 60:.1f} minutes, {train.threads} threads, "
         f"seed {train.seed} |",
     ]
-    if validation:
+    if validation.get("error"):
         error = ", ".join(f"{name} {value:.2g}" for name, value in validation["error"].items())
         lines.append(f"| held-out episodes | mean absolute error of an action: {error} (m, rad, opening) |")
         if "focus_cm" in validation:

@@ -80,7 +80,8 @@ def draw_curve(history: list[dict[str, Any]], path: Path) -> None:
             scale = 1000 if name in ("dx", "dy", "dz") else 1
             label = f"{name}, mm" if scale == 1000 else name
             errors.plot(times, [figures["error"][name] * scale for _, figures in held_out], label=label)
-        errors.legend()
+        if held_out[0][1]["error"]:
+            errors.legend()
         if "focus_cm" in held_out[0][1]:
             for point, label in enumerate(("thing", "destination")):
                 focus.plot(times, [figures["focus_cm"][point] for _, figures in held_out], label=label)

@@ -23,7 +23,7 @@ from reflexarc.vla.checkpoint import Checkpoint, build_model, save_checkpoint
 from reflexarc.vla.loss import masked_mean, smoothed_cross_entropy
 from reflexarc.vla.stats import Stats
 from reflexarc.vla.tokenizers import GRIDS, FastTokenizer, UniformTokenizer, WordTokenizer
-from reflexarc.vla.train.batch import Batch, Batches
+from reflexarc.vla.train.batch import Batch, Batches, row_subtasks
 from reflexarc.vla.train.card import write_card
 from reflexarc.vla.train.data import Draw, TrainingData
 from reflexarc.vla.train.gaze import Gaze
@@ -68,10 +68,10 @@ class Trainer:
         self._rows, self._held_out = data.split(train.validation, train.seed)
         self._draw = Draw(data, self._rows, train.weights, train.seed)
         actions = GRIDS[config.model.bins].fit(data.spec, data.actions[self._rows][data.mask[self._rows]])
-        words = WordTokenizer.fit(
-            (data.instructions[index] for index in np.unique(data.episode[self._rows])),
-            config.model.language.max_words,
-        )
+        told = {data.instructions[index] for index in np.unique(data.episode[self._rows])}
+        if train.subtasks:
+            told.update(row_subtasks(data, train.subtasks))
+        words = WordTokenizer.fit(told, config.model.language.max_words)
         stats = Stats.fit(config.model.proprio, data.proprio[self._rows], self._focus_for_stats())
         fast = self._fast(actions)
         model = build_model(config, data.spec, actions, words, stats, fast)
@@ -86,6 +86,7 @@ class Trainer:
             words=words,
             stats=stats,
             smoothing=train.smoothing,
+            subtasks=train.subtasks,
         )
         self._gaze = Gaze(train.gaze, config.model) if train.gaze else None
         self._optimizer = torch.optim.AdamW(
