@@ -281,3 +281,34 @@ def test_joint_policies_get_a_joint_spec() -> None:
     assert spec.alignment == "at_observation"
     with pytest.raises(PolicyError, match="emits 8 numbers a step, tcp_delta has 7"):
         foreign_spec(ActionConvention(), 8, 10, 0.05)
+
+
+@pytest.mark.parametrize("kind", ["act", "pi0"])
+def test_a_chunk_begins_with_what_is_committed(folders: dict[str, Path], kind: str) -> None:
+    policy = load_policy(str(folders[kind]))
+    going = np.full((3, 7), 0.01)
+    told = msgspec.structs.replace(seen(), committed=going, frozen_steps=2)
+    chunk = policy.act(told)
+    np.testing.assert_array_equal(chunk.actions[:2], going[:2])
+    with pytest.raises(PolicyError, match=r"frozen_steps is 4, 3 actions are committed"):
+        policy.act(msgspec.structs.replace(told, frozen_steps=4))
+
+
+def test_pi0_goes_on_from_what_it_said(folders: dict[str, Path]) -> None:
+    """The second chunk's actions, which the first one said too, are nearer to these than without."""
+    policy = LeRobotPolicy(folders["pi0"], LeRobotConfig())
+    step = policy._spec.step_ns
+    first = policy.act(seen(seq=1))
+    left = first.actions[1:]
+    later = seen(seq=2, t_ns=1_000_000 + step)
+    told = msgspec.structs.replace(later, committed=left, frozen_steps=0)
+    bent = policy.act(told).actions
+    policy.reset("a")
+    free = policy.act(later).actions
+
+    def miss(actions: np.ndarray) -> float:
+        return float(np.abs(actions[:3] - left[:3]).mean())
+
+    assert miss(bent) < 0.8 * miss(free)
+    policy.reset("a")
+    assert np.array_equal(policy.act(told).actions, free), "nothing was said before in this session"

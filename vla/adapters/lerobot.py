@@ -37,6 +37,7 @@ from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
 from reflexarc.vla.adapters.pi0 import accelerate
+from reflexarc.vla.commitment import begun, committed
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
@@ -60,8 +61,8 @@ class LeRobotPolicy:
         self._foreign = _configuration(folder, config)
         self._keys = self._image_keys(folder)
         self._policy = _load(folder, self._foreign)
-        if self._foreign.type == "pi0":
-            accelerate(self._policy.model)
+        self._sampler = accelerate(self._policy.model) if self._foreign.type == "pi0" else None
+        self._said: dict[str, tuple[int, Tensor]] = {}
         self._before, self._after = _processors(folder, self._foreign)
         self._past: dict[str, deque[tuple[int, Batch]]] = {}
         emitted, size = self._try_out()
@@ -86,8 +87,9 @@ class LeRobotPolicy:
         return self._info
 
     def reset(self, session: str) -> None:
-        """Forget what was seen in `session`."""
+        """Forget what was seen and said in `session`."""
         self._past.pop(session, None)
+        self._said.pop(session, None)
 
     def act(self, observation: Observation) -> ActionChunk:
         """Answer `observation`; its images are brought to the size that the policy was trained with.
@@ -95,19 +97,24 @@ class LeRobotPolicy:
         Raises PolicyError on a missing camera, a damaged image or a state of the wrong size.
         """
         began = time.perf_counter_ns()
+        committed(observation, self._spec)  # what cannot be taken in is refused before anything is computed
         batch = self._remember(observation, self._prepared(observation))
         prepared = time.perf_counter_ns()
+        self._go_on(observation)
         raw = self._predict(batch, zlib.crc32(f"{observation.session}/{observation.seq}".encode()))
         decided = time.perf_counter_ns()
+        if self._sampler is not None and self._sampler.last is not None:
+            self._said[observation.session] = (observation.t_obs_ns, self._sampler.last)
         raw = raw[: self._spec.horizon]
         if not np.isfinite(raw).all():
             raise PolicyError(f"{self._info.model_id} answers with values that are not finite")
+        actions = to_canonical(raw, self._config.action, observation.state.pose_base_tcp_commanded)
         return ActionChunk(
             t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=to_canonical(raw, self._config.action, observation.state.pose_base_tcp_commanded),
+            actions=begun(actions, observation, self._spec),
             bins=np.full(raw.shape, -1, dtype=np.int16),
             policy_tokens=[],
             tokenizer_id=self._info.tokenizer_id,
@@ -117,6 +124,15 @@ class LeRobotPolicy:
             latency_ns={"preprocess": prepared - began, "model": decided - prepared},
             session=observation.session,
         )
+
+    def _go_on(self, observation: Observation) -> None:
+        """Where the arm goes on with what was said last, let π0 go on from it too, in its own normalised numbers."""
+        earlier = self._said.get(observation.session)
+        if self._sampler is None or observation.committed is None or earlier is None:
+            return
+        passed = round((observation.t_obs_ns - earlier[0]) / self._spec.step_ns)
+        if 0 <= passed < earlier[1].shape[1]:
+            self._sampler.go_on(earlier[1], passed, observation.frozen_steps)
 
     def _prepared(self, observation: Observation) -> Batch:
         """One observation through the policy's own preprocessor: tensors with a batch of one in front."""

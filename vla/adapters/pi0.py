@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from reflexarc.vla.engine.guidance import Guide, soft_mask
 from reflexarc.vla.engine.pi0 import Pi0Engine, Pi0Parts
 
 
-def accelerate(model: Any) -> None:
+def accelerate(model: Any) -> Sampler:
     """Let `model`, a PI0Pytorch, sample its actions on the engine from now on; it is then for inference only."""
-    sampled = _Sampler(model, model.sample_actions)
-    model.sample_actions = sampled
+    sampler = Sampler(model, model.sample_actions)
+    model.sample_actions = sampler
+    return sampler
 
 
 def parts_of(model: Any) -> Pi0Parts:
@@ -49,13 +52,28 @@ def parts_of(model: Any) -> Pi0Parts:
     )
 
 
-class _Sampler:
-    """Stands for `PI0Pytorch.sample_actions`, which it falls back to."""
+class Sampler:
+    """Stands for `PI0Pytorch.sample_actions`, which it falls back to.
+
+    last: what it sampled last, (B, H, A) normalised. `go_on` makes the next sample continue it.
+    """
 
     def __init__(self, model: Any, before: Any) -> None:
         self._model = model
         self._before = before
         self._engines: dict[int, Pi0Engine] = {}
+        self._guide: Guide | None = None
+        self.last: Tensor | None = None
+
+    def go_on(self, earlier: Tensor, passed: int, frozen: int) -> None:
+        """Guide the next sample, and no other, to go on from a chunk (1, H, A) of which `passed` actions are over.
+
+        frozen: of those that follow, how many will be over when the sample arrives.
+        """
+        left = earlier[:, passed:]
+        horizon = earlier.shape[1]
+        weights = torch.tensor(soft_mask(frozen, left.shape[1], horizon), device=earlier.device)
+        self._guide = Guide(F.pad(left, (0, 0, 0, horizon - left.shape[1])), weights.view(1, -1, 1))
 
     def __call__(
         self,
@@ -83,7 +101,9 @@ class _Sampler:
         engine = self._engine(num_steps or config.num_inference_steps)
         tokens = engine.see(torch.stack(seen, dim=1))
         words = lang_tokens[:, : int(lengths[0])]
-        return engine.act(tokens, words, state, noise)
+        guide, self._guide = self._guide, None
+        self.last = engine.act(tokens, words, state, noise, guide)
+        return self.last
 
     def _engine(self, steps: int) -> Pi0Engine:
         if steps not in self._engines:
