@@ -22,12 +22,13 @@ class ControllerConfig(Config):
     (weights exp(-ensemble_decay·i), oldest first), and the new path at once.
     real_time_chunking: tell the policy what the arm goes on with meanwhile, so that its next chunk continues that.
     catch_up_speed: m/s that the TCP may go faster than its path to make up for what passed while the model thought;
-    where that does not suffice it is late. speed_scale: pace of the path's clock; whatever is due is due later.
+    where that does not suffice it is late; catch_up_acceleration m/s² and catch_up_jerk m/s³ of the same, as far as the
+    joints can. speed_scale: pace of the path's clock; whatever is due is due later.
     hold_deceleration: m/s² of the TCP when a chunk has run out. cpus: processors that the loop may use; all if empty.
     policy_timeout_s: an unanswered request is forgotten after this. teleop_follow_s: a person's target is reached this
     much later; teleop_speed m/s and teleop_acceleration m/s² bound the way there. ik_*: weights of the differential IK
-    (mink). ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path, and of what fades at a seam (there with
-    catch_up_speed); in joint space the robot's own limits hold instead.
+    (mink). ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path. In joint space the robot's own limits hold in
+    place of those of the TCP.
     """
 
     name: str = "default"
@@ -39,10 +40,12 @@ class ControllerConfig(Config):
     execute_steps: int = Field(default=4, ge=0)
     real_time_chunking: bool = False
     catch_up_speed: float = Field(default=0.5, gt=0)
+    catch_up_acceleration: float = Field(default=10.0, gt=0)
+    catch_up_jerk: float = Field(default=1000.0, gt=0)
     speed_scale: float = Field(default=1.0, gt=0, le=1)
-    velocity_share: float = Field(default=0.65, gt=0, le=1)
-    acceleration_share: float = Field(default=0.6, gt=0, le=1)
-    jerk_share: float = Field(default=0.05, gt=0, le=1)
+    velocity_share: float = Field(default=0.68, gt=0, le=1)
+    acceleration_share: float = Field(default=0.68, gt=0, le=1)
+    jerk_share: float = Field(default=0.2, gt=0, le=1)
     cpus: tuple[int, ...] = ()
     hold_deceleration: float = Field(default=1.0, gt=0)
     policy_timeout_s: float = Field(default=2.0, gt=0)

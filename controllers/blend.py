@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from reflexarc.controllers.jerk import Motion, MotionLimits, acceleration_after, jerk_limited
+from reflexarc.controllers.kernels import beside
 from reflexarc.controllers.path import NS, Path, Sample
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
@@ -39,7 +40,7 @@ class Blend:
         self._new = new
         self._start_ns = start_ns
         first = new.sample(start_ns)
-        self._size = len(old.point)
+        size = len(old.point)
         turn = geometry.difference(old.quat, first.quat)
         excess = old.spin - geometry.rotate(geometry.exp(turn), first.spin)
         gap = np.concatenate([old.point - first.point, turn])
@@ -48,12 +49,11 @@ class Blend:
         # What is left of an acceleration must go faster than the new path's own, or the sum of both turns back.
         faster = max(1.0, float(np.max(np.abs(change) / (limits.jerk * EASE_S))))
         limits = dataclasses.replace(limits, jerk=faster * limits.jerk)
-        self._axes = _axes(np.array([gap, rate, change]), self._size, limits)
+        self._axes = _axes(np.array([gap, rate, change]), size, limits)
         start = Motion(self._axes @ gap, self._axes @ rate, self._axes @ change)
         nothing = np.zeros_like(gap)
         self._fade = jerk_limited(start, Motion(nothing, nothing, nothing), limits, shortest_s)
         self._end_ns = start_ns + math.ceil(self._fade.duration / NS)
-        self._turning = bool(np.any(gap[self._size :]) or np.any(rate[self._size :]))
         self.rest_ns = max(new.rest_ns, self._end_ns)
 
     def settled(self, t_ns: int) -> Path:
@@ -72,13 +72,7 @@ class Blend:
             return new
         place, rate, _ = self._fade.at_time(max(t_ns - self._start_ns, 0) * NS)
         gap, gap_rate = self._axes.T @ np.array(place), self._axes.T @ np.array(rate)
-        quat, spin = new.quat, new.spin
-        if self._turning:
-            turn = gap[self._size :]
-            over = geometry.exp(turn)
-            quat = geometry.multiply(over, quat)
-            spin = geometry.left_jacobian(turn, gap_rate[self._size :]) + geometry.rotate(over, spin)
-        return Sample(new.point + gap[: self._size], quat, new.velocity + gap_rate[: self._size], spin)
+        return Sample(*beside(*new, gap, gap_rate))
 
 
 def _axes(rows: F64, size: int, limits: MotionLimits) -> F64:

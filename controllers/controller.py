@@ -81,8 +81,8 @@ REPORT_COUNTS_NS = 50_000_000
 BEHIND, BEHIND_AT_REST = (3e-3, 1e-2), (2e-4, 5e-4)
 """m (or rad) of the gap, and rad of the joints: an arm further than this from its path has yet to make up for what was
 missed. The second pair holds where a chunk starts on arrival, and so from rest."""
-GAP_SHARE = 0.6
-"""Of the joints' acceleration that closing a gap may use; the path itself needs some too."""
+PATIENCE = 3
+"""Policy steps after which an arm that is still behind is shown to the policy all the same: it may be held back."""
 LOOK_NS, LOOKS = 20_000_000, 6
 """How far ahead on its path the controller looks for what the joints cannot do: 120 ms, in which it can slow down."""
 LOOKS_A_TICK = 3
@@ -93,6 +93,8 @@ BEND_SHARE = 1.2
 """Of the joints' acceleration that a path may ask for before it is slowed: the joints round a short excess off."""
 STANDING_RAD_S = 0.02
 """Joints slower than this stand: the pace may then change at once."""
+LEAST_PACE = 0.25
+"""Safety does not slow the path further: one that stands could never lead out of where it is held back."""
 SLOWEST = 0.1
 """A corner, which asks for any acceleration, is taken no more slowly than this; the joints round it off."""
 LAG_RAD = 0.03
@@ -205,7 +207,7 @@ class Controller:
         self._joint_count = len(robot.joints)
         limits = JointLimits.of(robot, config)
         self._motion_limits = _motion_limits(config, limits, self._space)
-        self._gap_limits = _gap_limits(config, self._motion_limits, self._space)
+        self._gap_limits = _gap_limits(config, limits, self._space)
         self._tracker = JointTracker(limits)
         self._tracking = config.seam == "jerk_limited"
         self._pace = Pace()
@@ -405,7 +407,7 @@ class Controller:
         """How fast the path may go on: as set, as safety allows, and no faster than the joints can follow."""
         wanted = self._speed_scale
         if now_ns - self._allowed_ns < REPORT_COUNTS_NS:
-            wanted = min(wanted, self._pace.speed * self._allowed)
+            wanted = min(wanted, max(self._pace.speed * self._allowed, LEAST_PACE))
         if not self._tracking or self._arrived:
             return wanted
         return min(wanted, self._lag_pace, self._foreseen_pace(self._pace.path_ns(now_ns)))
@@ -601,14 +603,17 @@ class Controller:
             return new  # the joints catch up with it in their own way
 
     def _eased(self, limits: MotionLimits, ways: tuple[F64, F64]) -> MotionLimits:
-        """`limits` of the TCP, lowered so that motion along any of `ways` keeps the joints within their share."""
+        """`limits` of the TCP, lowered so that motion along any of `ways` keeps the joints within theirs.
+
+        All of their acceleration may be used: a gap that closes slowly is an overshoot of what the policy asked for.
+        """
         share = 1.0
         still, joints = np.zeros_like(self._aim), self._tracker.limits
         for way in ways:
             largest = float(np.max(np.abs(way) / limits.acceleration))
             if largest > 0.0:
                 change = np.abs(self._kinematics.velocity(self._aim, still, way / largest))
-                share = min(share, GAP_SHARE / max(float(np.max(change / joints.acceleration)), GAP_SHARE))
+                share = min(share, 1.0 / max(float(np.max(change / joints.acceleration)), 1.0))
         return dataclasses.replace(limits, acceleration=share * limits.acceleration)
 
     def _present_path(self, join_ns: int) -> Path:
@@ -776,12 +781,13 @@ class Controller:
         """Whether a picture of `t_obs_ns` was taken after enough of the present chunk, to the nearest step.
 
         It is the picture's time that counts: one from before is not worth asking about when a newer one is on its
-        way. Nor is one of an arm that was still behind: what it has yet to make up for would be lost, since a chunk
-        starts from where the arm was. A chunk that started on arrival is played out first.
+        way. Nor, for a while, is one of an arm that was still behind: what it has yet to make up for would be lost,
+        since a chunk starts from where the arm was. A chunk that started on arrival is played out first.
         """
         if self._plan is None:
             return True
-        if t_obs_ns <= self._behind_ns:
+        latest_ns = self._plan.due_ns + PATIENCE * self._plan.knots.step_ns
+        if t_obs_ns <= min(self._behind_ns, latest_ns):
             return False
         if self._on_arrival:
             assert self._path is not None
@@ -837,21 +843,31 @@ class Controller:
 
 
 def _motion_limits(config: ControllerConfig, joints: JointLimits, space: Space) -> MotionLimits:
-    """Limits of a jerk-limited path: the config's for the TCP (a radian counts `LEVER_M`), else the joints' own."""
-    rates = np.array([config.ruckig_velocity, config.ruckig_acceleration, config.ruckig_jerk])
+    """Limits of a jerk-limited path: the config's for the TCP, else the joints' own."""
     if space == "tcp":
-        linear = np.tile(rates[:, None], 3)
-    else:
-        linear = np.array([joints.velocity, joints.acceleration, joints.jerk])
-    angular = np.tile(rates[:, None] / LEVER_M, 3)
-    velocity, acceleration, jerk = np.hstack([linear, angular])
-    return MotionLimits(velocity, acceleration, jerk)
+        return _tcp_limits(config.ruckig_velocity, config.ruckig_acceleration, config.ruckig_jerk)
+    return _joint_limits(config, joints)
 
 
-def _gap_limits(config: ControllerConfig, limits: MotionLimits, space: Space) -> MotionLimits:
-    """Limits of what is added to a path while a gap is closed: those of a path, but `catch_up_speed`."""
-    if space == "joint":
-        return limits
-    velocity = np.full(6, config.catch_up_speed)
-    velocity[3:] /= LEVER_M
-    return dataclasses.replace(limits, velocity=velocity)
+def _gap_limits(config: ControllerConfig, joints: JointLimits, space: Space) -> MotionLimits:
+    """Limits of what is added to a path while a gap is closed."""
+    if space == "tcp":
+        return _tcp_limits(config.catch_up_speed, config.catch_up_acceleration, config.catch_up_jerk)
+    return _joint_limits(config, joints)
+
+
+def _tcp_limits(velocity: float, acceleration: float, jerk: float) -> MotionLimits:
+    """The same in all directions; a radian counts `LEVER_M`."""
+    rows = np.outer([velocity, acceleration, jerk], [1.0] * 3 + [1.0 / LEVER_M] * 3)
+    return MotionLimits(*rows)
+
+
+def _joint_limits(config: ControllerConfig, joints: JointLimits) -> MotionLimits:
+    """Of the joints, and of the orientation, which stands still there."""
+    still = _tcp_limits(config.ruckig_velocity, config.ruckig_acceleration, config.ruckig_jerk)
+    pairs = zip(
+        (joints.velocity, joints.acceleration, joints.jerk),
+        (still.velocity, still.acceleration, still.jerk),
+        strict=True,
+    )
+    return MotionLimits(*(np.concatenate([own, turn[3:]]) for own, turn in pairs))

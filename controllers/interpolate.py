@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from reflexarc.controllers.chunk import Knots
+from reflexarc.controllers.kernels import cubic_at
 from reflexarc.controllers.path import NS, Sample, Stop
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
@@ -71,12 +72,12 @@ class CubicPath:
 
     def __init__(self, knots: Knots, braking: Braking) -> None:
         self._knots = knots
-        self._points = knots.points
         size = knots.points.shape[1]
         rates = knot_rates(knots, braking.rest)
-        self._velocities, self._spins = rates[:, :size], rates[:, size:]
-        self._turning = bool(np.any(knots.turns) or np.any(knots.spin))
-        end = Sample(knots.points[-1], knots.quats[-1], self._velocities[-1], self._spins[-1])
+        self._points, self._quats, self._turns, self._rates = (
+            np.ascontiguousarray(part) for part in (knots.points, knots.quats, knots.turns, rates)
+        )
+        end = Sample(knots.points[-1], knots.quats[-1], rates[-1, :size], rates[-1, size:])
         self._end = braking.stop(end, knots.end_ns)
         self.rest_ns = self._end.rest_ns
 
@@ -87,17 +88,7 @@ class CubicPath:
             return self._end.sample(t_ns)
         k, passed_ns = divmod(max(t_ns - knots.start_ns, 0), knots.step_ns)
         u, h = passed_ns / knots.step_ns, knots.step_ns * NS
-        offset, velocity = _hermite(
-            u, h, self._points[k + 1] - self._points[k], self._velocities[k], self._velocities[k + 1]
-        )
-        quat, spin = knots.quats[k], self._spins[k]
-        if self._turning:
-            turn = knots.turns[k]
-            last = geometry.left_jacobian_inverse(turn, self._spins[k + 1])
-            rotvec, rate = _hermite(u, h, turn, self._spins[k], last)
-            quat = geometry.multiply(geometry.exp(rotvec), quat)
-            spin = geometry.left_jacobian(rotvec, rate)
-        return Sample(self._points[k] + offset, quat, velocity, spin)
+        return Sample(*cubic_at(self._points, self._quats, self._turns, self._rates, k, u, h))
 
 
 def knot_rates(knots: Knots, rest: bool) -> F64:
@@ -165,11 +156,3 @@ def _harmonic(a: F64, b: F64) -> F64:
     """The harmonic mean of two slopes, per element; zero where they differ in sign or one is zero."""
     product = a * b
     return np.where(product > 0.0, 2.0 * product / np.where(a + b == 0.0, 1.0, a + b), 0.0)
-
-
-def _hermite(u: float, h: float, step: F64, first: F64, last: F64) -> tuple[F64, F64]:
-    """Offset and rate at share `u` of a segment of `h` s that moves by `step`, with rates `first` and `last`."""
-    v = u - 1.0
-    offset = u * u * (3.0 - 2.0 * u) * step + (h * u * v * v) * first + (h * u * u * v) * last
-    rate = (-6.0 * u * v / h) * step + (v * (3.0 * u - 1.0)) * first + (u * (3.0 * u - 2.0)) * last
-    return offset, rate

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from reflexarc.configs.errors import RobotError
-from reflexarc.safety.compiled import compiled
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from reflexarc.safety.chain import Chain, jacobian, place
-from reflexarc.safety.compiled import compiled
 from reflexarc.safety.distance import segment_to_box, segment_to_segment
 from reflexarc.safety.shapes import Capsules
 from reflexarc.safety.singularity import extreme_singular_values
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 JOINT, TCP_WALL, PART_WALL, BOX, SELF, SINGULAR = range(6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from reflexarc.safety.compiled import compiled
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 # Halvings of the segment in the search for its point nearest to a box: 2^-24 of its length.

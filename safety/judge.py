@@ -14,9 +14,9 @@ import numpy as np
 
 from reflexarc.safety.chain import Chain, jacobian, twist_step
 from reflexarc.safety.clearance import Clearances, Scratch, arrange, clearance
-from reflexarc.safety.compiled import compiled
 from reflexarc.safety.shapes import Capsules
 from reflexarc.safety.stop import MOST_TICKS, stop_plan
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 # What a proposal may fail by, beside a clearance; the order of `RATES` in reports.

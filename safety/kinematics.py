@@ -13,9 +13,9 @@ from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import HeldTool
 from reflexarc.safety.chain import Chain, jacobian, place, read_chain, twist_step
 from reflexarc.safety.clearance import Scratch, scratch
-from reflexarc.safety.compiled import compiled
 from reflexarc.safety.judge import MotionState
 from reflexarc.safety.shapes import read_body
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 

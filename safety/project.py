@@ -13,7 +13,6 @@ import numpy as np
 
 from reflexarc.safety.chain import Chain, jacobian, place
 from reflexarc.safety.clearance import Scratch
-from reflexarc.safety.compiled import compiled
 from reflexarc.safety.judge import (
     ACCELERATION,
     FINE,
@@ -28,6 +27,7 @@ from reflexarc.safety.judge import (
     Rates,
     velocity_bound,
 )
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 # The straight part of the TCP's motion may use so much of its limits; the rest is for how its path bends.

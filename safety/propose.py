@@ -6,10 +6,10 @@ import numpy as np
 
 from reflexarc.safety.chain import Chain
 from reflexarc.safety.clearance import Clearances, Scratch, clearances
-from reflexarc.safety.compiled import compiled
 from reflexarc.safety.judge import MotionState, Rates, Verdict, judge
 from reflexarc.safety.project import project, wish
 from reflexarc.safety.shapes import Capsules
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 

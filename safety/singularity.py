@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from reflexarc.safety.compiled import compiled
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 # Cyclic Jacobi converges quadratically; a 6×6 matrix needs five sweeps or six.

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from reflexarc.safety.compiled import compiled
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 # A stop that takes longer than this is refused: no limits of a real arm come near it.

@@ -404,7 +404,8 @@ def test_a_target_out_of_reach_is_told_once_and_harms_nothing() -> None:
     rig = Rig(lambda _: moves(8, (0.08, 0.0, 0.0)), tcp_delta_spec(8, STEP_S))
     log = rig.run(4.0)
     assert TickStatus.IK_SINGULAR in log.statuses
-    assert 1 <= log.kinds().count("ik_singular") <= 3
+    # Each chunk starts from what was reached, so each may be missed anew, and is told once.
+    assert 1 <= log.kinds().count("ik_singular") <= len(log.observations)
     event = next(event for event in log.events if event.kind == "ik_singular")
     assert "the target is missed by" in event.text
     assert np.all(np.isfinite(log.setpoints[-1].joint_position))

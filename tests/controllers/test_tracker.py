@@ -60,8 +60,8 @@ def test_a_step_is_reached_within_the_limits_and_not_overshot() -> None:
     places, rates = motion(found, np.tile(goal, (150, 1)), np.zeros((150, 7)))
     check_limits(found.limits, places, rates)
     np.testing.assert_allclose(places[-1], goal, atol=1e-9)
-    way = (places - HOME) / np.where(goal == HOME, 1.0, goal - HOME)
-    assert way.max() < 1 + 1e-9
+    over = (places - goal) * np.sign(goal - HOME)
+    assert over.max() < 1e-9
 
 
 @pytest.mark.parametrize("speed", [0.1, 0.5])

@@ -1,0 +1,110 @@
+"""What a tick computes of a path, compiled: a place on a cubic, and the same with what is left of a gap.
+
+In NumPy these are dozens of calls on arrays of three numbers, some 40 µs a place, and a new chunk asks for ten places
+in one tick (`benchmarks/controller_tick.py`). Formulas and conventions are those of `wire.geometry`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from reflexarc.wire.compiled import compiled
+from reflexarc.wire.messages import F64
+
+NEARLY_ZERO = 1e-4
+"""rad: below this angle the series of the Jacobians of SO(3) ends after two terms, as in `wire.geometry`."""
+
+
+@compiled
+def cubic_at(
+    points: F64, quats: F64, turns: F64, rates: F64, k: int, u: float, h: float
+) -> tuple[F64, F64, F64, F64]:
+    """Point (m,), quat (4,), velocity (m,) and spin (3,) at share `u` of segment `k`, which lasts `h` s.
+
+    points (H + 1, m), quats (H + 1, 4), turns (H, 3): of the knots. rates (H + 1, m + 3): velocity and spin at each.
+    """
+    size = points.shape[1]
+    v = u - 1.0
+    whole, first, last = u * u * (3.0 - 2.0 * u), h * u * v * v, h * u * u * v
+    whole_rate, first_rate, last_rate = -6.0 * u * v / h, v * (3.0 * u - 1.0), u * (3.0 * u - 2.0)
+    point, velocity = np.empty(size), np.empty(size)
+    for i in range(size):
+        step, begin, end = points[k + 1, i] - points[k, i], rates[k, i], rates[k + 1, i]
+        point[i] = points[k, i] + whole * step + first * begin + last * end
+        velocity[i] = whole_rate * step + first_rate * begin + last_rate * end
+    turn, begin_spin = turns[k], rates[k, size:]
+    end_rate = _jacobian_inverse(turn, rates[k + 1, size:])
+    rotvec, rate = np.empty(3), np.empty(3)
+    for i in range(3):
+        rotvec[i] = whole * turn[i] + first * begin_spin[i] + last * end_rate[i]
+        rate[i] = whole_rate * turn[i] + first_rate * begin_spin[i] + last_rate * end_rate[i]
+    return point, _turned(rotvec, quats[k]), velocity, _jacobian(rotvec, rate)
+
+
+@compiled
+def beside(
+    point: F64, quat: F64, velocity: F64, spin: F64, gap: F64, gap_rate: F64
+) -> tuple[F64, F64, F64, F64]:
+    """A place of a path, moved by `gap` (m + 3,), point and rotation vector, which changes at `gap_rate` (m + 3,)/s."""
+    size = len(point)
+    turn = gap[size:]
+    own = _jacobian(turn, gap_rate[size:])
+    over = _turned(turn, np.array([1.0, 0.0, 0.0, 0.0]))
+    carried = _rotated(over, spin)
+    return point + gap[:size], _turned(turn, quat), velocity + gap_rate[:size], own + carried
+
+
+@compiled
+def _turned(rotvec: F64, quat: F64) -> F64:
+    """exp(rotvec)·quat, normalised."""
+    angle = math.sqrt(rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2)
+    scale = 0.5 if angle < 1e-9 else math.sin(0.5 * angle) / angle
+    aw, ax, ay, az = math.cos(0.5 * angle), scale * rotvec[0], scale * rotvec[1], scale * rotvec[2]
+    bw, bx, by, bz = quat[0], quat[1], quat[2], quat[3]
+    result = np.array(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ]
+    )
+    return result / math.sqrt(result[0] ** 2 + result[1] ** 2 + result[2] ** 2 + result[3] ** 2)
+
+
+@compiled
+def _rotated(quat: F64, vector: F64) -> F64:
+    """`vector` (3,) turned by `quat` (4,)."""
+    inner = _cross(quat[1:], vector) + quat[0] * vector
+    return vector + 2.0 * _cross(quat[1:], inner)
+
+
+@compiled
+def _jacobian(rotvec: F64, rate: F64) -> F64:
+    """The left Jacobian of SO(3) at `rotvec` (3,), times `rate` (3,)."""
+    square = rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2
+    angle = math.sqrt(square)
+    first, second = 0.5, 1.0 / 6.0
+    if angle >= NEARLY_ZERO:
+        first, second = (1.0 - math.cos(angle)) / square, (angle - math.sin(angle)) / (square * angle)
+    turned = _cross(rotvec, rate)
+    return rate + first * turned + second * _cross(rotvec, turned)
+
+
+@compiled
+def _jacobian_inverse(rotvec: F64, spin: F64) -> F64:
+    """The inverse of the left Jacobian of SO(3) at `rotvec` (3,), times `spin` (3,)."""
+    square = rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2
+    angle = math.sqrt(square)
+    factor = 1.0 / 12.0
+    if angle >= NEARLY_ZERO:
+        factor = 1.0 / square - 0.5 / (angle * math.tan(0.5 * angle))
+    turned = _cross(rotvec, spin)
+    return spin - 0.5 * turned + factor * _cross(rotvec, turned)
+
+
+@compiled
+def _cross(a: F64, b: F64) -> F64:
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
