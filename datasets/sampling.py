@@ -42,7 +42,8 @@ class Samples:
     """One episode on its grid of T rows; H actions a row; float64 unless said otherwise.
 
     t_ns: (T,) int64. images: by camera (T, height, width, 3) uint8. joint_position: (T, n) rad.
-    gripper, gripper_commanded: (T,) opening 0..1. pose_base_tcp, pose_base_tcp_commanded: (T, 7) `[x y z w x y z]`.
+    gripper, gripper_commanded: (T,) opening 0..1. pose_base_tcp, pose_base_tcp_commanded: (T, 7) `[x y z w x y z]`;
+    pose_base_tcp_commanded_next: (T, 7) the same one step later, where the first action leads.
     wrench: (T, 6) N and N·m, TCP frame. actions: (T, H, 7) `[dx dy dz drx dry drz gripper]`, m and rad, base frame.
     mask: (T, H) bool, false where an action is no label. focus: (T, 2, 3) m, NaN where it is not on record.
     """
@@ -55,6 +56,7 @@ class Samples:
     gripper_commanded: NDArray[np.float64]
     pose_base_tcp: NDArray[np.float64]
     pose_base_tcp_commanded: NDArray[np.float64]
+    pose_base_tcp_commanded_next: NDArray[np.float64]
     wrench: NDArray[np.float64]
     actions: NDArray[np.float64]
     mask: NDArray[np.bool_]
@@ -112,6 +114,7 @@ def sample_episode(
         gripper_commanded=now.gripper_commanded,
         pose_base_tcp=now.pose,
         pose_base_tcp_commanded=now.pose_commanded,
+        pose_base_tcp_commanded_next=table.pose_commanded[place[:, 1]],
         wrench=now.wrench,
         actions=_actions(table, place, gripper),
         mask=np.logical_and.accumulate(counts, axis=1),

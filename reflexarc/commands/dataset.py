@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ def repair(path: tyro.conf.Positional[Path], json: JsonPath = None) -> None:
     Args:
         path: an episode log, or a folder of them.
     """
-    from rich.progress import track
     from rich.table import Table
 
     from reflexarc.datasets.repair import repair as repair_log
@@ -34,7 +35,7 @@ def repair(path: tyro.conf.Positional[Path], json: JsonPath = None) -> None:
         raise LogError(f"{path}: no episode log (.mcap) there")
     table = Table("log", "now", "messages", "missing", "what was wrong")
     figures: list[dict[str, Any]] = []
-    for log in track(logs, "repairing", console=console, transient=True):
+    for log in tracked(logs, "repairing"):
         try:
             done = repair_log(log)
             now, row = ("repaired" if done.reason else "whole"), (done.messages, done.lost, done.reason)
@@ -55,7 +56,90 @@ def repair(path: tyro.conf.Positional[Path], json: JsonPath = None) -> None:
         raise LogError(f"{counts['not repaired']} of {len(logs)} logs could not be repaired")
 
 
-DATASET_COMMANDS: dict[str, Callable[..., Any]] = {"repair": repair}
+def export(
+    session: tyro.conf.Positional[Path],
+    /,
+    out: Path,
+    cameras: tuple[str, ...] = ("front", "wrist"),
+    step_s: float = 0.1,
+    codec: str = "auto",
+    robot: str = "panda",
+    all_episodes: bool = False,
+    json: JsonPath = None,
+) -> None:
+    """Write episodes as a LeRobotDataset (v3) that lerobot, openpi and others train on, and read all of it back.
+
+    Example: reflexarc dataset export runs/data --out runs/data-lerobot
+
+    Rows and labels are those that `reflexarc train` uses. An interrupted export goes on where it was.
+
+    Args:
+        session: a folder of episode logs.
+        out: the new data set.
+        cameras: whose pictures it holds.
+        step_s: seconds from row to row.
+        codec: `auto` (AV1, or H.264 where the machine cannot), an encoder of FFmpeg's, or `png` for lossless pictures.
+        robot: its name in the data set.
+        all_episodes: whole episodes that failed or were not judged as well.
+    """
+    quiet_lerobot()
+    from reflexarc.configs.action import tcp_delta_spec
+    from reflexarc.datasets.lerobot_export import export as export_session
+
+    spec = tcp_delta_spec(1, step_s)
+    done = export_session(
+        session,
+        out,
+        spec,
+        cameras,
+        codec=codec,
+        robot=robot,
+        all_episodes=all_episodes,
+        progress=lambda entries: tracked(entries, "exporting"),
+    )
+    picture = "lossless" if done.worst_psnr_db == inf else f"worst picture {done.worst_psnr_db:.1f} dB"
+    console.print(f"{done.folder}: {done.episodes} episodes, {done.frames} frames, all read back; {picture}")
+    write_json(json, {"folder": str(done.folder), "episodes": done.episodes, "frames": done.frames})
+
+
+def import_(folder: tyro.conf.Positional[Path], /, out: Path, json: JsonPath = None) -> None:
+    """Make episode logs of a data set that `reflexarc dataset export` wrote: states and labels are equal to the bit.
+
+    Example: reflexarc dataset import runs/data-lerobot --out runs/data-again
+
+    Args:
+        folder: the data set.
+        out: the new session.
+    """
+    quiet_lerobot()
+    from reflexarc.datasets.lerobot_import import import_dataset
+
+    logs = import_dataset(folder, out, progress=lambda episodes: tracked(episodes, "importing"))
+    console.print(f"{out}: {len(logs)} episodes")
+    write_json(json, [str(log) for log in logs])
+
+
+def tracked[T](items: Sequence[T], what: str) -> Iterator[T]:
+    """`items` with a bar of progress."""
+    from rich.progress import track
+
+    return iter(track(items, what, console=console, transient=True))
+
+
+def quiet_lerobot() -> None:
+    """What encoder and tables report of each file would bury our own lines. Raises LogError without lerobot."""
+    os.environ.setdefault("SVT_LOG", "1")  # errors only
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up
+    try:
+        import av
+        import lerobot  # noqa: F401
+    except ImportError as error:
+        raise LogError(f"this needs the extra [lerobot]: {error}") from error
+    av.logging.set_libav_level(av.logging.ERROR)
+
+
+DATASET_COMMANDS: dict[str, Callable[..., Any]] = {"repair": repair, "export": export, "import": import_}
 
 
 def dataset() -> None:

@@ -1,0 +1,360 @@
+"""A session as a LeRobotDataset v3, through lerobot's own writer: what lerobot, openpi and others train on.
+
+Rows are those of the one label function (`sampling.py`), on its grid. lerobot's `timestamp` is the row number over the
+frame rate; the true capture times stand beside it in `reflexarc.t_ns`. What else is needed to make a log of a row again
+(`lerobot_import.py`) stands in further features named `reflexarc.*`, which no policy of lerobot's looks at.
+
+Episodes are written in parts of their own, each verified by reading every frame back, and joined at the end: whatever
+interrupts an export, the parts that are whole are not written again, and the folder asked for is there only once it is
+complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.configs.video import RGBEncoderConfig
+from lerobot.datasets.aggregate import aggregate_datasets
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from numpy.typing import NDArray
+
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.errors import LogError
+from reflexarc.datasets.reader import EpisodeReader
+from reflexarc.datasets.sampling import SAMPLER_VERSION, TCP_DIMS, Samples, sample_episode
+from reflexarc.datasets.session import EpisodeEntry, Session
+
+REPO = "reflexarc/export"
+"""lerobot wants a name of the hub's; nothing is looked up there."""
+DECODER = "pyav"
+"""It brings its own FFmpeg; lerobot's default looks for one on the machine."""
+PART_EPISODES = 20
+OURS = "meta/reflexarc.json"
+"""Our own page of the data set: action space, exact quantiles, where each episode came from."""
+IMAGE = "observation.images."
+STATE, ACTION = "observation.state", "action"
+EXACT: dict[str, int] = {
+    "reflexarc.pose_base_tcp": 7,
+    "reflexarc.pose_base_tcp_commanded": 7,
+    "reflexarc.pose_base_tcp_commanded_next": 7,
+    "reflexarc.wrench_tcp": 6,
+    "reflexarc.gripper_commanded": 1,
+}
+"""float64, so that a log made from them gives the same labels to the bit. Poses `[x y z w x y z]` m, base frame."""
+TIME, LABEL = "reflexarc.t_ns", "reflexarc.is_label"
+WORST_PSNR_DB = 25.0
+"""A frame that comes back further from what was written than this is a wrong frame, not a lossy one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written. worst_psnr_db: of all frames read back; inf where images are lossless."""
+
+    folder: Path
+    episodes: int
+    frames: int
+    worst_psnr_db: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """One export. key: whatever changes what is written; parts of another key are not taken up."""
+
+    session: Path
+    spec: ActionSpec
+    cameras: tuple[str, ...]
+    codec: str
+    robot: str
+    key: dict[str, Any]
+
+
+def export(
+    session: Path,
+    out: Path,
+    spec: ActionSpec,
+    cameras: Sequence[str],
+    *,
+    codec: str = "auto",
+    robot: str = "",
+    all_episodes: bool = False,
+    progress: Callable[[Sequence[EpisodeEntry]], Iterator[EpisodeEntry]] = iter,
+) -> Exported:
+    """Export the successful episodes below `session` (all_episodes: every whole one) to the new folder `out`.
+
+    spec: its step is the rate of the rows, its first action the label; the horizon is lerobot's business. codec:
+    `auto` (AV1 where this machine encodes it, else H.264), an encoder of FFmpeg's, or `png` for lossless pictures.
+    Raises LogError, with nothing at `out`, if that exists, a log cannot be sampled, or a frame does not come back.
+    """
+    if out.exists():
+        raise LogError(f"{out} exists already; an export is never written over")
+    entries = [entry for entry in Session(session).episodes if _wanted(entry, all_episodes)]
+    if not entries:
+        which = "whole" if all_episodes else "successful"
+        raise LogError(f"{session}: no {which} episode to export")
+    codec = _encoder() if codec == "auto" else codec
+    key = {
+        "sampler": SAMPLER_VERSION,
+        "spec": spec.model_dump(mode="json"),
+        "cameras": list(cameras),
+        "codec": codec,
+        "robot": robot,
+    }
+    job = _Job(session, spec, tuple(cameras), codec, robot, key)
+    parts_folder = out.with_name(f".{out.name}.parts")
+    parts = list(_parts(job, entries, parts_folder, progress))
+    pages = [json.loads((part / OURS).read_text()) for part in parts]
+    try:
+        _join(parts, parts_folder / "whole")
+        page = _page(job, pages, parts_folder / "whole")
+        (parts_folder / "whole" / OURS).write_text(json.dumps(page, indent=1))
+        (parts_folder / "whole").rename(out)
+    except OSError as error:
+        raise LogError(f"{out}: joining the export failed: {error.strerror or error}") from error
+    shutil.rmtree(parts_folder)
+    frames = sum(page["frames"] for page in pages)
+    worst = min((value for page in pages for value in page["psnr_db"]), default=math.inf)
+    return Exported(out, len(entries), frames, worst)
+
+
+def read_page(folder: Path) -> dict[str, Any]:
+    """Our own page of an exported data set; LogError naming what is missing if it is none."""
+    try:
+        page = json.loads((folder / OURS).read_text())
+    except FileNotFoundError as error:
+        raise LogError(f"{folder}: no {OURS} in it: it was not exported by reflexarc") from error
+    except ValueError as error:
+        raise LogError(f"{folder / OURS} is damaged: {error}") from error
+    if not isinstance(page, dict) or "episodes" not in page:
+        raise LogError(f"{folder / OURS} is damaged: it names no episodes")
+    return page
+
+
+def _wanted(entry: EpisodeEntry, all_episodes: bool) -> bool:
+    return not entry.error and not entry.is_cut and (all_episodes or entry.success is True)
+
+
+def _encoder() -> str:
+    """AV1 is a third of H.264's size at the same quality, where the machine has an encoder."""
+    for name in ("libsvtav1", "h264"):
+        try:
+            RGBEncoderConfig(vcodec=name)
+        except ValueError:
+            continue
+        return name
+    raise LogError("this machine has no encoder for AV1 or H.264; export with --codec png")
+
+
+def _features(job: _Job, samples: Samples) -> dict[str, Any]:
+    kind = "image" if job.codec == "png" else "video"
+    joints = [f"joint{index + 1}" for index in range(samples.joint_position.shape[1])]
+    features: dict[str, Any] = {
+        IMAGE + camera: {"dtype": kind, "shape": image.shape[1:], "names": ["height", "width", "channels"]}
+        for camera, image in samples.images.items()
+    }
+    features[STATE] = {"dtype": "float32", "shape": (len(joints) + 1,), "names": [*joints, "gripper"]}
+    features[ACTION] = {"dtype": "float32", "shape": (len(TCP_DIMS),), "names": list(TCP_DIMS)}
+    for name, size in EXACT.items():
+        features[name] = {"dtype": "float64", "shape": (size,), "names": None}
+    features[TIME] = {"dtype": "int64", "shape": (1,), "names": None}
+    features[LABEL] = {"dtype": "bool", "shape": (1,), "names": None}
+    return features
+
+
+def _parts(
+    job: _Job,
+    entries: Sequence[EpisodeEntry],
+    folder: Path,
+    progress: Callable[[Sequence[EpisodeEntry]], Iterator[EpisodeEntry]],
+) -> Iterator[Path]:
+    """The folders of the parts, each written unless it is there from before."""
+    steps = progress(entries)
+    for number, first in enumerate(range(0, len(entries), PART_EPISODES)):
+        chosen = entries[first : first + PART_EPISODES]
+        part = folder / f"{number:05d}"
+        logs = [[entry.file, entry.size, entry.modified_ns] for entry in chosen]
+        if _is_done(part, job.key, logs):
+            for _ in chosen:
+                next(steps)
+        else:
+            _write_part(job, [next(steps) for _ in chosen], part, logs)
+        yield part
+    next(steps, None)
+
+
+def _is_done(part: Path, key: dict[str, Any], logs: list[list[Any]]) -> bool:
+    try:
+        page = json.loads((part / OURS).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(page["key"] == key and page["logs"] == logs)
+
+
+def _write_part(job: _Job, entries: Sequence[EpisodeEntry], part: Path, logs: list[list[Any]]) -> None:
+    """Write, verify, then give it its name."""
+    aside = part.with_name(f"{part.name}.unfinished")
+    for folder in (aside, part):
+        shutil.rmtree(folder, ignore_errors=True)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    episodes = [_sampled(job, entry) for entry in entries]
+    try:
+        dataset = _create(job, episodes[0], aside)
+        for samples in episodes:
+            for row in range(_rows(samples)):
+                dataset.add_frame(_frame(samples, row))
+            dataset.save_episode(parallel_encoding=False)
+        dataset.finalize()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise LogError(f"{part}: lerobot could not write the episodes: {error}") from error
+    psnr = _verify(job, episodes, aside)
+    page = {
+        "key": job.key,
+        "logs": logs,
+        "frames": sum(map(_rows, episodes)),
+        "psnr_db": psnr,
+        "episodes": [_origin(entry) for entry in entries],
+    }
+    (aside / OURS).write_text(json.dumps(page))
+    aside.rename(part)
+
+
+def _create(job: _Job, first: Samples, root: Path) -> LeRobotDataset:
+    encoder = None if job.codec == "png" else RGBEncoderConfig(vcodec=job.codec)
+    return LeRobotDataset.create(
+        REPO,
+        fps=_fps(job.spec),
+        features=_features(job, first),
+        root=root,
+        robot_type=job.robot or None,
+        use_videos=job.codec != "png",
+        rgb_encoder=encoder,
+        video_backend=DECODER,
+    )
+
+
+def _fps(spec: ActionSpec) -> int:
+    fps = round(1.0 / spec.step_s)
+    if abs(fps * spec.step_s - 1.0) > 1e-9:
+        raise LogError(f"step_s of {spec.id} is {spec.step_s}; lerobot's frame rates are whole numbers")
+    return fps
+
+
+def _sampled(job: _Job, entry: EpisodeEntry) -> Samples:
+    # One action a row: chunks are cut from consecutive rows by whoever trains.
+    spec = job.spec.model_copy(update={"horizon": 1})
+    samples = sample_episode(EpisodeReader(job.session / entry.file), spec, job.cameras)
+    if _rows(samples) < 1:
+        raise LogError(f"{job.session / entry.file}: no row of it holds a label")
+    return samples
+
+
+def _rows(samples: Samples) -> int:
+    """Rows up to the last one with a label: after it nothing was commanded any more."""
+    labels = np.flatnonzero(samples.mask[:, 0])
+    return int(labels[-1]) + 1 if len(labels) else 0
+
+
+def _frame(samples: Samples, row: int) -> dict[str, Any]:
+    exact = (
+        samples.pose_base_tcp[row],
+        samples.pose_base_tcp_commanded[row],
+        samples.pose_base_tcp_commanded_next[row],
+        samples.wrench[row],
+        samples.gripper_commanded[row : row + 1],
+    )
+    state, action = _state_and_action(samples, row)
+    return {
+        **{IMAGE + camera: images[row] for camera, images in samples.images.items()},
+        STATE: state,
+        ACTION: action,
+        **dict(zip(EXACT, exact, strict=True)),
+        TIME: samples.t_ns[row : row + 1],
+        LABEL: samples.mask[row, :1],
+        "task": samples.instruction,
+    }
+
+
+def _state_and_action(samples: Samples, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    state = np.append(samples.joint_position[row], samples.gripper[row]).astype(np.float32)
+    return state, samples.actions[row, 0].astype(np.float32)
+
+
+def _verify(job: _Job, episodes: Sequence[Samples], root: Path) -> list[float]:
+    """Read every frame back; the worst PSNR of each episode's images, dB (none where they are lossless)."""
+    dataset = LeRobotDataset(REPO, root=root, video_backend=DECODER)
+    index, worst = 0, []
+    for samples in episodes:
+        lowest = math.inf
+        for row in range(_rows(samples)):
+            item = dataset[index]
+            index += 1
+            state, action = _state_and_action(samples, row)
+            same = np.array_equal(item[STATE].numpy(), state) and np.array_equal(item[ACTION].numpy(), action)
+            if not same or int(item[TIME]) != int(samples.t_ns[row]):
+                raise LogError(f"{root}: row {row} of {samples.instruction!r} did not come back as written")
+            for camera, images in samples.images.items():
+                lowest = min(lowest, _psnr(pixels(item[IMAGE + camera].numpy()), images[row]))
+        if lowest < WORST_PSNR_DB:
+            raise LogError(f"{root}: a frame came back with {lowest:.1f} dB; limit {WORST_PSNR_DB} dB")
+        worst.append(lowest)
+    if index != len(dataset):
+        raise LogError(f"{root}: {len(dataset)} frames were written of {index}")
+    return [value for value in worst if math.isfinite(value)]
+
+
+def pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """lerobot's (3, H, W) in 0..1 as (H, W, 3) uint8."""
+    return np.round(image.transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+def _psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio of 8-bit images, dB; inf where they are equal."""
+    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
+    return math.inf if error == 0.0 else 10 * math.log10(255**2 / error)
+
+
+def _origin(entry: EpisodeEntry) -> dict[str, Any]:
+    return {
+        "log": entry.file,
+        "task": entry.task,
+        "seed": entry.seed,
+        "policy": entry.policy,
+        "instruction": entry.instruction,
+        "success": entry.success,
+    }
+
+
+def _join(parts: Sequence[Path], whole: Path) -> None:
+    shutil.rmtree(whole, ignore_errors=True)
+    names = [f"{REPO}-{part.name}" for part in parts]
+    aggregate_datasets(names, REPO, roots=list(parts), aggr_root=whole)
+
+
+def _page(job: _Job, pages: Sequence[dict[str, Any]], whole: Path) -> dict[str, Any]:
+    data = LeRobotDataset(REPO, root=whole, video_backend=DECODER).hf_dataset.with_format("numpy")
+    labelled = np.asarray(data[LABEL]).reshape(-1)
+    return {
+        "format": 1,
+        "key": job.key,
+        "frames": sum(page["frames"] for page in pages),
+        "statistics": {
+            # lerobot keeps bounds of quantiles of each episode only; these are exact, over all rows.
+            STATE: _statistics(np.asarray(data[STATE])),
+            ACTION: _statistics(np.asarray(data[ACTION])[labelled]),
+        },
+        "episodes": [episode for page in pages for episode in page["episodes"]],
+    }
+
+
+def _statistics(values: NDArray[np.float32]) -> dict[str, Any]:
+    values = values.astype(np.float64)
+    q01, q50, q99 = np.quantile(values, [0.01, 0.5, 0.99], axis=0)
+    rows = {"q01": q01, "q50": q50, "q99": q99, "min": values.min(0), "max": values.max(0)}
+    rows |= {"mean": values.mean(0), "std": values.std(0)}
+    return {name: row.tolist() for name, row in rows.items()} | {"count": len(values)}

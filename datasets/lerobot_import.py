@@ -1,0 +1,188 @@
+"""A LeRobotDataset that was exported from here, as episode logs again: labels and states come back to the bit.
+
+Every row becomes a picture of each camera, a state, and what was commanded over its step. What no data set holds (joint
+velocities, safety reports, physics) is not made up: such a log trains and exports like the first one, but cannot be
+re-simulated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from numpy.typing import NDArray
+
+from reflexarc.configs.action import ActionSpec
+from reflexarc.configs.errors import LogError, unknown
+from reflexarc.datasets.lerobot_export import (
+    ACTION,
+    DECODER,
+    EXACT,
+    IMAGE,
+    LABEL,
+    REPO,
+    STATE,
+    TIME,
+    pixels,
+    read_page,
+)
+from reflexarc.datasets.writer import EpisodeWriter
+from reflexarc.wire.images import encode_image
+from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Event, Message, Setpoint, State
+
+CLOCK = "imported"
+
+
+def import_dataset(
+    folder: Path,
+    out: Path,
+    *,
+    progress: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> list[Path]:
+    """The episodes of the data set in `folder` as logs in the new folder `out`.
+
+    Raises LogError naming what is missing or does not fit, with nothing at `out` and the source untouched.
+    """
+    if out.exists():
+        raise LogError(f"{out} exists already; an import never writes over a session")
+    page = read_page(folder)
+    spec = ActionSpec.model_validate(page["key"]["spec"])
+    dataset = _open(folder, spec)
+    origins = page["episodes"]
+    if len(origins) != dataset.num_episodes:
+        raise LogError(f"{folder}: it names {len(origins)} episodes and holds {dataset.num_episodes}")
+    aside = out.with_name(f".{out.name}.unfinished")
+    if aside.exists():
+        for left in aside.rglob("*.mcap"):
+            left.unlink()
+    starts = np.cumsum([0, *(int(length) for length in dataset.meta.episodes["length"])])
+    logs = []
+    for episode in progress(range(len(origins))):
+        rows = range(int(starts[episode]), int(starts[episode + 1]))
+        logs.append(_write(dataset, rows, origins[episode], spec, aside))
+    aside.rename(out)
+    return [out / log.relative_to(aside) for log in logs]
+
+
+def _open(folder: Path, spec: ActionSpec) -> LeRobotDataset:
+    try:
+        dataset = LeRobotDataset(REPO, root=folder, video_backend=DECODER)
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise LogError(f"{folder}: lerobot cannot open it: {error}") from error
+    if dataset.fps != round(1.0 / spec.step_s):
+        raise LogError(f"{folder}: fps is {dataset.fps}, its action space has steps of {spec.step_s} s")
+    for name in (STATE, ACTION, *EXACT, TIME, LABEL):
+        if name not in dataset.features:
+            raise LogError(f"{folder}: {unknown('feature', name, tuple(dataset.features))}")
+    return dataset
+
+
+def _write(
+    dataset: LeRobotDataset, rows: range, origin: dict[str, Any], spec: ActionSpec, folder: Path
+) -> Path:
+    """One episode as a log."""
+    items = [_row(dataset, index) for index in rows]
+    first, last = items[0], items[-1]
+    path = folder / str(origin["log"])
+    begun = int(first[TIME])
+    metadata = {name: origin[name] for name in ("task", "seed", "policy", "instruction")}
+    start = EpisodeStart(
+        t_ns=begun,
+        clock=CLOCK,
+        episode=path.stem,
+        instruction=str(origin["instruction"]),
+        session="",
+        metadata=json.dumps(metadata),
+    )
+    outcome = {"success": origin["success"], "time_s": (int(last[TIME]) - begun) * 1e-9 + spec.step_s}
+    with EpisodeWriter(path, metadata | {"imported_from": str(dataset.root)}, fsync=False) as writer:
+        writer.write("/episode", start)
+        for topic, message in sorted(_messages(items, spec), key=lambda pair: pair[1].t_ns):
+            writer.write(topic, message)
+        end_ns = int(last[TIME]) + spec.step_ns
+        stop = EpisodeStop(t_ns=end_ns, clock=CLOCK, episode=path.stem, outcome=json.dumps(outcome))
+        writer.write("/episode", stop)
+        writer.close(outcome)
+    return path
+
+
+def _row(dataset: LeRobotDataset, index: int) -> dict[str, Any]:
+    """A row with its numbers as they are stored: lerobot and NumPy formats make float32 of them."""
+    stored = dataset.hf_dataset.with_format(None)[index]
+    pictures = {name: value for name, value in dataset[index].items() if name.startswith(IMAGE)}
+    return {**stored, **pictures}
+
+
+def _messages(items: Sequence[dict[str, Any]], spec: ActionSpec) -> Iterator[tuple[str, Message]]:
+    """What each row says happened, in no order."""
+    yield "/event", _control(int(items[0][TIME]), "import")
+    for row, item in enumerate(items):
+        t_ns = int(item[TIME])
+        for camera in [name for name in item if name.startswith(IMAGE)]:
+            image = pixels(item[camera].numpy())
+            name = camera.removeprefix(IMAGE)
+            frame = encode_image(image, camera=name, seq=row, t_capture_ns=t_ns, encoding="png", clock=CLOCK)
+            yield f"/camera/{name}", frame
+        yield "/state", _state(item, row, t_ns, "reflexarc.pose_base_tcp_commanded")
+        follows = int(items[row + 1][TIME]) if row + 1 < len(items) else None
+        if follows != t_ns + spec.step_ns:
+            # The next picture was not taken just one step later: what was commanded then stands by itself.
+            yield "/state", _state(item, row, t_ns + spec.step_ns, "reflexarc.pose_base_tcp_commanded_next")
+        yield "/setpoint", _setpoint(item, row, t_ns + spec.step_ns // 2)
+        if not bool(item[LABEL]):
+            # Steps overlap where cameras jitter: somebody disturbs this one, and none that is a label.
+            before = items[row - 1] if row else item
+            begin = max(t_ns, int(before[TIME]) + spec.step_ns) if bool(before[LABEL]) else t_ns
+            labelled = follows is not None and bool(items[row + 1][LABEL])
+            end = min(t_ns + spec.step_ns, follows) if labelled and follows else t_ns + spec.step_ns
+            yield "/event", _control(begin, "perturb")
+            yield "/event", _control(end, "import")
+
+
+def _control(t_ns: int, source: str) -> Event:
+    return Event(t_ns=t_ns, clock=CLOCK, kind="control", source=CLOCK, data={"source": source})
+
+
+def _state(item: dict[str, Any], seq: int, t_ns: int, commanded: str) -> State:
+    felt = _float64(item[STATE])
+    joints, gripper = felt[:-1], float(felt[-1])
+    unknown_rates = np.zeros_like(joints)
+    return State(
+        t_ns=t_ns,
+        clock=CLOCK,
+        seq=seq,
+        t_state_ns=t_ns,
+        joint_position=joints,
+        joint_velocity=unknown_rates,
+        joint_effort=unknown_rates,
+        joint_position_commanded=joints,
+        joint_velocity_commanded=unknown_rates,
+        pose_base_tcp=_float64(item["reflexarc.pose_base_tcp"]),
+        pose_base_tcp_commanded=_float64(item[commanded]),
+        wrench_tcp=_float64(item["reflexarc.wrench_tcp"]),
+        gripper=gripper,
+        gripper_commanded=float(item["reflexarc.gripper_commanded"]),
+        safety="active",
+    )
+
+
+def _setpoint(item: dict[str, Any], seq: int, t_ns: int) -> Setpoint:
+    joints = _float64(item[STATE])[:-1]
+    return Setpoint(
+        t_ns=t_ns,
+        clock=CLOCK,
+        seq=seq,
+        t_due_ns=t_ns,
+        joint_position=joints,
+        joint_velocity=np.zeros_like(joints),
+        gripper=float(item[ACTION][-1]),
+        source="replay",
+    )
+
+
+def _float64(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64).reshape(-1)
