@@ -2,7 +2,8 @@
 
 The first actions of the answer will be over when it arrives, and what is executed until then are the old chunk's: so
 they are the old chunk's, to the bit. Heads go further and make what follows continue them: tokens are decoded behind
-the committed ones, a flow is guided towards them (`engine/guidance.py`).
+the committed ones, a flow is guided towards them (`engine/guidance.py`). Where a head cannot, what it says is joined to
+them by `continued`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
 from reflexarc.vla.engine.guidance import soft_mask
 from reflexarc.vla.tokenizers import UniformTokenizer
+from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64, Observation
 
 
@@ -86,7 +88,48 @@ def committed(observation: Observation, spec: ActionSpec) -> F64:
     return given[: spec.horizon]
 
 
-def begun(actions: F64, observation: Observation, spec: ActionSpec) -> F64:
-    """`actions` (H, D) with those that will be over on arrival as they are committed."""
-    before = committed(observation, spec)[: observation.frozen_steps]
-    return np.concatenate([before, actions[len(before) :]])
+def continued(actions: F64, observation: Observation, spec: ActionSpec) -> F64:
+    """`actions` (H, D), as they go on from what is committed; the same array where nothing is.
+
+    Those that will be over on arrival are the committed ones to the bit. Displacements say how far, and a policy's own
+    first ones were not done: so what is kept of its chunk is where it leads. Its waypoints and the committed ones are
+    mixed by `soft_mask`, which returns from these to those within the overlap. The gripper is its own from there on.
+    """
+    given = committed(observation, spec)
+    if not len(given):
+        return actions
+    frozen = observation.frozen_steps
+    weights = np.array(soft_mask(frozen, len(given), spec.horizon))[: len(given), None]
+    result = actions.copy()
+    motion, going = actions[:, :-1], given[:, :-1]
+    if not spec.dims[0].delta:
+        result[: len(given), :-1] = weights * going + (1 - weights) * motion[: len(given)]
+    elif spec.dims[0].unit == "m":
+        result[:, :3] = _mixed_steps(motion[:, :3], going[:, :3], weights)
+        result[:, 3:6] = _mixed_turns(motion[:, 3:], going[:, 3:], weights[:, 0])
+    else:
+        result[:, :-1] = _mixed_steps(motion, going, weights)
+    result[:frozen] = given[:frozen]
+    return result
+
+
+def _mixed_steps(own: F64, going: F64, weights: F64) -> F64:
+    """Displacements (H, m) through the mixed places; weights (K, 1) of `going` (K, m)."""
+    places = np.cumsum(own, axis=0)
+    places[: len(going)] += weights * (np.cumsum(going, axis=0) - places[: len(going)])
+    return np.diff(places, axis=0, prepend=0.0)
+
+
+def _mixed_turns(own: F64, going: F64, weights: F64) -> F64:
+    """Rotation vectors (H, 3) of each step through the mixed orientations; R_{k+1} = exp(r)·R_k."""
+    own_quat = going_quat = last = geometry.identity_pose()[3:]
+    steps = []
+    for index, turn in enumerate(own):
+        own_quat = geometry.multiply(geometry.exp(turn), own_quat)
+        mixed = own_quat
+        if index < len(going):
+            going_quat = geometry.multiply(geometry.exp(going[index]), going_quat)
+            mixed = geometry.slerp(own_quat, going_quat, float(weights[index]))
+        steps.append(geometry.difference(mixed, last))
+        last = mixed
+    return np.array(steps)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unknown
 from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
-from reflexarc.vla.commitment import begun, commitment, committed
+from reflexarc.vla.commitment import commitment, committed, continued
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
@@ -102,10 +102,10 @@ class VlaPolicy:
         self, observation: Observation, said: Said, row: int, latency_ns: dict[str, int]
     ) -> ActionChunk:
         """The answer that is a row of what was said, behind what will be over on arrival."""
-        actions = begun(said.actions[row], observation, self._checkpoint.spec)
-        frozen = observation.frozen_steps
+        actions = continued(said.actions[row], observation, self._checkpoint.spec)
+        going = 0 if observation.committed is None else len(observation.committed)
         bins = said.bins[row].astype(np.int16)
-        bins[:frozen] = self._checkpoint.codec.grid.encode(actions[:frozen])
+        bins[:going] = self._checkpoint.codec.grid.encode(actions[:going])
         return ActionChunk(
             t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from contracts.toy_policy import HORIZON, TOY_HEADS, toy_checkpoint, toy_observation
+from reflexarc.configs.action import ActionDim, ActionSpec
 from reflexarc.configs.errors import PolicyError
-from reflexarc.vla.commitment import commitment
+from reflexarc.vla.commitment import commitment, continued
+from reflexarc.vla.engine.guidance import soft_mask
 from reflexarc.vla.preprocess import concatenate, to_inputs
 from reflexarc.vla.runtime import VlaPolicy
+from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64, ActionChunk, Observation
 
 
@@ -33,7 +36,7 @@ def test_what_will_be_over_is_what_was_committed(head: str, frozen: int) -> None
     policy = VlaPolicy(toy_checkpoint(head))
     chunk = policy.act(told(going(), frozen))
     np.testing.assert_array_equal(chunk.actions[:frozen], going()[:frozen])
-    np.testing.assert_array_equal(chunk.bins[:frozen], toy_checkpoint().actions.encode(going()[:frozen]))
+    np.testing.assert_array_equal(chunk.bins, toy_checkpoint().actions.encode(chunk.actions))
     assert chunk.actions.shape == (HORIZON, 7)
     assert np.isfinite(chunk.actions).all()
 
@@ -112,3 +115,51 @@ def test_commitments_read_as_tokens_and_numbers() -> None:
     assert not committed.weights[1].any()
     assert committed.frozen == 0
     assert commitment([told(None, 0)], checkpoint.spec, grid) is None
+
+
+def spec_of(*, joint: bool, delta: bool) -> ActionSpec:
+    tcp = toy_checkpoint().spec
+    if not joint:
+        dims = [each.model_copy(update={"delta": delta and each.unit != "opening"}) for each in tcp.dims]
+        return tcp.model_copy(update={"dims": tuple(dims)})
+    joints = [
+        ActionDim(name=f"q{k}", unit="rad", frame="joint", delta=delta, lower=-3, upper=3) for k in range(5)
+    ]
+    return tcp.model_copy(update={"dims": (*joints, tcp.dims[-1])})
+
+
+def where(actions: F64, spec: ActionSpec) -> F64:
+    """(H, D - 1) waypoints from an anchor at rest: positions and rotation vectors, or joints."""
+    if not spec.dims[0].delta:
+        return actions[:, :-1]
+    if spec.dims[0].unit == "rad":
+        return np.cumsum(actions[:, :-1], axis=0)
+    quat, turns = geometry.identity_pose()[3:], []
+    for turn in actions[:, 3:6]:
+        quat = geometry.multiply(geometry.exp(turn), quat)
+        turns.append(geometry.log(quat))
+    return np.hstack([np.cumsum(actions[:, :3], axis=0), turns])
+
+
+@pytest.mark.parametrize("delta", [True, False])
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize(("kept", "frozen"), [(3, 1), (3, 0), (4, 4), (2, 2), (0, 0)])
+def test_a_chunk_is_joined_to_what_is_committed_and_leads_where_it_would(
+    joint: bool, delta: bool, kept: int, frozen: int
+) -> None:
+    spec = spec_of(joint=joint, delta=delta)
+    generator = np.random.default_rng(kept * 10 + frozen)
+    own, given = (generator.uniform(-0.1, 0.1, (rows, spec.size)) for rows in (HORIZON, kept))
+    chunk = continued(own, told(given, frozen), spec)
+    np.testing.assert_array_equal(chunk[:frozen], given[:frozen])
+    np.testing.assert_array_equal(chunk[frozen:, -1], own[frozen:, -1])
+    np.testing.assert_allclose(where(chunk, spec)[kept:], where(own, spec)[kept:], atol=1e-9)
+    weights = soft_mask(frozen, kept, HORIZON)
+    for step in range(frozen, kept):  # between the two, by the mask
+        old, new, mixed = (where(each, spec)[step][:3] for each in (given, own, chunk))
+        np.testing.assert_allclose(mixed, weights[step] * old + (1 - weights[step]) * new, atol=1e-9)
+
+
+def test_where_nothing_is_committed_a_chunk_is_as_it_is() -> None:
+    own = going()
+    assert continued(own, told(None, 0), toy_checkpoint().spec) is own

@@ -136,7 +136,9 @@ def test_what_will_be_over_on_arrival_is_what_was_committed(folders: dict[str, P
     told = msgspec.structs.replace(observation(0), committed=going, frozen_steps=3)
     chunk = policy.act(told)
     np.testing.assert_array_equal(chunk.actions[:3], going[:3])
-    np.testing.assert_array_equal(chunk.actions[3:], free.actions[3:])
+    np.testing.assert_allclose(chunk.actions[6:], free.actions[6:], atol=1e-9)
+    # Where it leads is where it would have led.
+    np.testing.assert_allclose(chunk.actions[:, :3].sum(0), free.actions[:, :3].sum(0), atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
 from reflexarc.vla.adapters.pi0 import accelerate
-from reflexarc.vla.commitment import begun, committed
+from reflexarc.vla.commitment import committed, continued
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
@@ -114,7 +114,7 @@ class LeRobotPolicy:
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=begun(actions, observation, self._spec),
+            actions=continued(actions, observation, self._spec),
             bins=np.full(raw.shape, -1, dtype=np.int16),
             policy_tokens=[],
             tokenizer_id=self._info.tokenizer_id,

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from reflexarc.configs.errors import PolicyError, ReflexarcError
 from reflexarc.configs.foreign import OpenVlaConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
-from reflexarc.vla.commitment import begun, committed
+from reflexarc.vla.commitment import committed, continued
 from reflexarc.vla.openvla.actions import ActionBins, Bounds
 from reflexarc.vla.openvla.eyes import Eyes, Glance
 from reflexarc.vla.openvla.layout import choose_statistics, read_layout
@@ -189,7 +189,7 @@ class OpenVlaPolicy:
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=begun(actions, observation, self._spec),
+            actions=continued(actions, observation, self._spec),
             bins=bins[: self._spec.horizon].astype(np.int16),
             policy_tokens=self._bins.ids(bins).flatten().tolist(),
             tokenizer_id=self._info.tokenizer_id,
