@@ -24,12 +24,12 @@ from rich.table import Table
 
 EPISODES, SEED, BAR = 16, 0, 12
 HEADS: dict[str, tuple[int, dict[str, Any]]] = {
-    "parallel tokens": (1200, {"kind": "parallel"}),
-    "autoregressive tokens": (1200, {"kind": "autoregressive"}),
-    "L1 regression": (1200, {"kind": "regression"}),
-    "flow matching": (2000, {"kind": "flow", "width": 96, "mlp_width": 256}),
-    "flow matching, adaptive norm": (2000, {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"}),
-    "FAST tokens": (1200, {"kind": "fast"}),
+    "parallel tokens": (1000, {"kind": "parallel"}),
+    "autoregressive tokens": (1000, {"kind": "autoregressive"}),
+    "L1 regression": (1000, {"kind": "regression"}),
+    "flow matching": (1400, {"kind": "flow", "width": 96, "mlp_width": 256}),
+    "flow matching, adaptive norm": (1400, {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"}),
+    "FAST tokens": (1000, {"kind": "fast"}),
 }
 """Steps of training and settings of each head; a flow learns from noise drawn anew and needs more of them."""
 

@@ -96,9 +96,9 @@ class ActionExpert(nn.Module):
         rotation = trunk.rotation(x, positions)
         keep = prefix.keep.repeat_interleave(draws, dim=0)[:, None, None].expand(-1, 1, count, -1)
         mask = torch.cat([keep, keep.new_ones(len(x), 1, count, count)], dim=-1)
-        for layer, cached in zip(self.layers, prefix.keys_and_values(), strict=True):
-            x = layer(
-                x, tuple(each.repeat_interleave(draws, dim=0) for each in cached), mask, rotation, condition
-            )
+        for layer, (keys, values) in zip(self.layers, prefix.keys_and_values(), strict=True):
+            if draws > 1:
+                keys, values = (each.repeat_interleave(draws, dim=0) for each in (keys, values))
+            x = layer(x, (keys, values), mask, rotation, condition)
         hidden: Tensor = self.norm(x, condition)[0]
         return hidden

@@ -67,8 +67,7 @@ class FlowHead(nn.Module):
         """See `Head`. Several draws of noise and time of each sample share one pass of the trunk."""
         draws = self.config.draws
         actions = labels.values[..., self.varies].repeat_interleave(draws, dim=0)
-        uniform = torch.rand(len(actions), device=actions.device)
-        times = TIME_FLOOR + (1.0 - TIME_FLOOR) * uniform ** (1.0 / TIME_SHAPE)  # Beta(a, 1) by its inverse
+        times = draw_times(len(actions)).to(actions.device)
         noise = torch.randn_like(actions)
         share = times[:, None, None]
         mixed = share * noise + (1.0 - share) * actions
@@ -95,3 +94,8 @@ class FlowHead(nn.Module):
     def _step(self, trunk: Trunk, prefix: Prefix, plan: Tensor, actions: Tensor, step: int) -> Tensor:
         times = torch.full((len(actions),), 1.0 - step / self.config.steps)
         return self.velocity(trunk, prefix, plan, actions, times)
+
+
+def draw_times(count: int) -> Tensor:
+    """(N,) times of training samples: 0.001 + 0.999·Beta(1.5, 1), by the inverse of its distribution."""
+    return TIME_FLOOR + (1.0 - TIME_FLOOR) * torch.rand(count) ** (1.0 / TIME_SHAPE)
