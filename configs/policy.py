@@ -110,7 +110,8 @@ class LanguageConfig(Config):
     """The decoder LM: one of `transformers` (Llama, Gemma, Qwen3) with these sizes.
 
     key_value_heads: fewer than heads share keys (grouped queries); as many where not set. max_words: longer
-    instructions are refused.
+    instructions are refused. words_first: words see words only, not the pictures behind them, so that what is made of
+    an instruction is kept from picture to picture; without effect where gates show pictures to the words.
     """
 
     kind: Literal["llama", "gemma", "qwen"] = "llama"
@@ -120,6 +121,7 @@ class LanguageConfig(Config):
     key_value_heads: int | None = Field(default=None, ge=1)
     mlp_width: int = Field(default=512, ge=8)
     max_words: int = Field(default=24, ge=1)
+    words_first: bool = False
 
     @property
     def key_heads(self) -> int:

@@ -85,7 +85,7 @@ class VlaModel(nn.Module):
         extra = torch.ones(len(felt), sum(part.shape[1] for part in parts[1:]), dtype=torch.bool)
         keep = torch.cat([keep, extra.to(keep.device)], dim=1)
         embeddings = torch.cat([part.float() for part in parts], dim=1)
-        hidden, prefix = self.trunk.prefix(embeddings, keep, words, picture)
+        hidden, prefix = self.trunk.prefix(embeddings, keep, words, picture, inputs.words)
         known, logits = [proprio], None
         if self.focus is not None:
             logits = self.focus.logits(self.trunk, hidden[:, -self.focus.queries.shape[0] :])

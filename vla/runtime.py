@@ -12,6 +12,7 @@ from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unk
 from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
 from reflexarc.vla.commitment import commitment, committed, continued
+from reflexarc.vla.engine.words import KeptWords
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
@@ -28,6 +29,7 @@ class VlaPolicy:
         torch.set_num_threads(threads)
         self._checkpoint = checkpoint
         self._model = checkpoint.model.eval()
+        self._model.trunk.kept = KeptWords()
         config, spec = checkpoint.config.model, checkpoint.spec
         self._info = PolicyInfo(
             t_ns=monotonic_ns(),

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from reflexarc.configs.policy import ACTION_BINS, LanguageConfig
+from reflexarc.vla.engine.words import KeptWords, Read
 from reflexarc.vla.gates import GatedCrossAttention
 
 DECODERS: dict[str, tuple[Any, Any]] = {
@@ -62,13 +63,18 @@ class Prefix:
 
 
 class Trunk(nn.Module):
-    """See the header. `words`: size of the text vocabulary; action ids start there. `gated`: see `gates.py`."""
+    """See the header. `words`: size of the text vocabulary; action ids start there. `gated`: see `gates.py`.
+
+    kept: instructions that were read before, where `config.words_first` lets them be; only while weights stay.
+    """
 
     def __init__(self, config: LanguageConfig, words: int, *, gated: bool = False) -> None:
         super().__init__()
         self.words = words
         self.width = config.width
         self._max_length = 1 + config.max_words
+        self._words_first = config.words_first and not gated
+        self.kept: KeptWords | None = None
         configuration, decoder = DECODERS[config.kind]
         self._sizes = configuration(
             vocab_size=words + ACTION_BINS,
@@ -118,18 +124,36 @@ class Trunk(nn.Module):
         return logits
 
     def prefix(
-        self, embeddings: Tensor, keep: Tensor, words: int, picture: tuple[Tensor, Tensor] | None = None
+        self,
+        embeddings: Tensor,
+        keep: Tensor,
+        words: int,
+        picture: tuple[Tensor, Tensor] | None = None,
+        ids: Tensor | None = None,
     ) -> tuple[Tensor, Prefix]:
         """(B, P, width) with keep (B, P) to hidden states of the same shape, and the cache for what follows.
 
         The first `words` embeddings are words; what stands after them has the same positions however many they are.
-        picture: for a gated trunk, image tokens (B, N, width) and which of them are there (B, N).
+        picture: for a gated trunk, image tokens (B, N, width) and which of them are there (B, N). ids: (B, words), by
+        which `kept` knows the words.
         """
         cache = DynamicCache(config=self._sizes)
         mask = keep[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
         positions = torch.arange(keep.shape[1], device=keep.device)
         positions[words:] += self._max_length - words
-        hidden = self._run(embeddings, mask, positions, cache, picture)
+        if self._words_first:
+            mask = mask.clone()
+            mask[:, :, :words, words:] = False
+        if self._words_first and self.kept is not None and ids is not None:
+            before = self.kept.of(
+                ids, keep[:, :words].sum(1).tolist(), lambda row, n: self._read(embeddings[row : row + 1, :n])
+            )
+            for layer, (key, value) in enumerate(before.layers):
+                cache.update(key, value, layer)
+            rest = self._run(embeddings[:, words:], mask[:, :, words:], positions[words:], cache, picture)
+            hidden = torch.cat([before.hidden, rest], dim=1)
+        else:
+            hidden = self._run(embeddings, mask, positions, cache, picture)
         return hidden, Prefix(cache, keep, self._max_length + keep.shape[1] - words, picture)
 
     def extend(self, embeddings: Tensor, prefix: Prefix, *, causal: bool) -> Tensor:
@@ -143,6 +167,13 @@ class Trunk(nn.Module):
         mask = torch.cat([seen, block.expand(batch, 1, -1, -1)], dim=-1)
         positions = torch.arange(start, start + count, device=embeddings.device)
         return self._run(embeddings, mask, positions, prefix.cache, prefix.picture)
+
+    def _read(self, words: Tensor) -> Read:
+        """Words (1, L, width) by themselves."""
+        cache, count = DynamicCache(config=self._sizes), words.shape[1]
+        mask = torch.ones(1, 1, count, count, dtype=torch.bool, device=words.device)
+        hidden = self._run(words, mask, torch.arange(count, device=words.device), cache, None)
+        return Read(hidden, tuple((layer.keys, layer.values) for layer in cache.layers))
 
     def rotation(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (1, T, d) that rotate queries and keys at positions (T,), in the dtype of `like`."""
