@@ -218,7 +218,7 @@ class LockstepSession:
         if observation is None:
             return
         assert self.policy is not None
-        chunk = self.policy.act(self._link.carry(observation))
+        chunk = self.policy.act(self._send("/observation", observation))
         due = now + self._latency.draw_ns()
         heapq.heappush(self._answers, (due, next(self._order), chunk))
 

@@ -1,0 +1,74 @@
+"""The policy of a log answers it again to the bit; any other one is told apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from reflexarc.cli import main
+from reflexarc.policies import open_policy
+from reflexarc.policy_replay import replay_policy
+from reflexarc.vla.checkpoint import find
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One episode that the embedded policy has driven."""
+    folder = tmp_path_factory.mktemp("logs")
+    command = [
+        "eval",
+        "--policy",
+        "reflexarc-tiny",
+        "--task",
+        "button",
+        "--episodes",
+        "1",
+        "--log",
+        str(folder),
+    ]
+    assert main(command) == 0
+    return next(folder.rglob("*.mcap"))
+
+
+def test_a_policy_gives_its_own_answers_again(log: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "f.json"
+    command = ["replay", str(log), "--policy", "reflexarc-tiny", "--json", str(figures)]
+    assert main([*command, "--picture", str(tmp_path / "plots")]) == 0
+    (found,) = json.loads(figures.read_text())
+    assert found["equal"] == len(found["answers"]) > 3
+    assert all(answer["tokens"] > 0 for answer in found["answers"])
+    assert (tmp_path / "plots" / f"{log.stem}.png").stat().st_size > 5000
+
+
+def test_changed_weights_are_told_and_measured(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(find("reflexarc-tiny"), folder)
+    weights = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    changed = {
+        name: value + 0.02 * value.std() * torch.randn(value.shape, generator=generator)
+        if value.is_floating_point() and value.numel() > 1
+        else value
+        for name, value in weights.items()
+    }
+    save_file(changed, folder / "model.safetensors")
+    result = replay_policy(log, open_policy(str(folder)))
+    assert 0 < result.worst.error < 1
+    assert result.same < len(result.answers)
+    assert main(["replay", str(log), "--policy", str(folder)]) == 1
+    assert "differs from" in capsys.readouterr().err
+    assert main(["replay", str(log), "--policy", str(folder), "--tolerance", "1.0"]) == 0
+
+
+def test_a_log_without_a_policy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", "--task", "button", "--episodes", "1", "--out", str(tmp_path / "e")]) == 0
+    expert = next((tmp_path / "e").rglob("*.mcap"))
+    assert main(["replay", str(expert), "--policy", "reflexarc-tiny"]) == 1
+    assert "reflexarc: " in capsys.readouterr().err
