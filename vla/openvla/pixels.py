@@ -47,7 +47,7 @@ def resize(planes: Tensor, size: int) -> Tensor:
     height, width = planes.shape[-2:]
     if (height, width) == (size, size):
         return planes
-    columns, rows = (weights(length, size).to(planes.device) for length in (width, height))
+    columns, rows = (weights(length, size, planes.device) for length in (width, height))
     squeezed = _rounded(planes.double() @ columns.T)
     return _rounded(rows @ squeezed.double())
 
@@ -70,7 +70,7 @@ def center_crop(planes: Tensor, size: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def weights(length: int, size: int) -> Tensor:
+def weights(length: int, size: int, device: torch.device) -> Tensor:
     """(size, length) float64 whole numbers: Pillow's weight of each pixel in each of the new ones, times 2²²."""
     scale = length / size
     wide = max(scale, 1.0)
@@ -82,7 +82,7 @@ def weights(length: int, size: int) -> Tensor:
         row = np.array([_bicubic((place - center + 0.5) / wide) for place in range(low, high)])
         row /= row.sum()
         matrix[index, low:high] = np.trunc(row * 2**FIXED_BITS + np.copysign(0.5, row))
-    return torch.from_numpy(matrix)
+    return torch.from_numpy(matrix).to(device)
 
 
 def _bicubic(x: float) -> float:
