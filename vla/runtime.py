@@ -12,6 +12,7 @@ from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unk
 from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
 from reflexarc.vla.commitment import commitment, committed, continued
+from reflexarc.vla.engine.steps import Steps
 from reflexarc.vla.engine.words import KeptWords
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
@@ -30,6 +31,7 @@ class VlaPolicy:
         self._checkpoint = checkpoint
         self._model = checkpoint.model.eval()
         self._model.trunk.kept = KeptWords()
+        self._model.trunk.steps = Steps.of(self._model.trunk.llama)
         config, spec = checkpoint.config.model, checkpoint.spec
         self._info = PolicyInfo(
             t_ns=monotonic_ns(),

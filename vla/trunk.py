@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from reflexarc.configs.policy import ACTION_BINS, LanguageConfig
+from reflexarc.vla.engine.steps import Steps
 from reflexarc.vla.engine.words import KeptWords, Read
 from reflexarc.vla.gates import GatedCrossAttention
 
@@ -55,6 +56,7 @@ class Prefix:
         self.keep = keep
         self.next_position = next_position
         self.picture = picture
+        self.stepped = 0  # tokens behind it that the cache does not hold, since `Steps` does
 
     def keys_and_values(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each layer (B, K, P, d), for K heads; keys are rotated by their positions."""
@@ -66,6 +68,7 @@ class Trunk(nn.Module):
     """See the header. `words`: size of the text vocabulary; action ids start there. `gated`: see `gates.py`.
 
     kept: instructions that were read before, where `config.words_first` lets them be; only while weights stay.
+    steps: runs single tokens behind a prefix, for acting; only while weights stay.
     """
 
     def __init__(self, config: LanguageConfig, words: int, *, gated: bool = False) -> None:
@@ -75,6 +78,7 @@ class Trunk(nn.Module):
         self._max_length = 1 + config.max_words
         self._words_first = config.words_first and not gated
         self.kept: KeptWords | None = None
+        self.steps: Steps | None = None
         configuration, decoder = DECODERS[config.kind]
         self._sizes = configuration(
             vocab_size=words + ACTION_BINS,
@@ -159,6 +163,8 @@ class Trunk(nn.Module):
     def extend(self, embeddings: Tensor, prefix: Prefix, *, causal: bool) -> Tensor:
         """Run (B, T, width) after everything the prefix's cache holds; the cache grows by T. Hidden (B, T, width)."""
         batch, count = embeddings.shape[:2]
+        if self.steps is not None and causal and count == 1 and prefix.picture is None:
+            return self._step(self.steps, embeddings, prefix)
         before = prefix.keep.new_ones(batch, prefix.cache.get_seq_length() - prefix.keep.shape[1])
         start = prefix.next_position + before.shape[1]
         seen = torch.cat([prefix.keep, before], dim=1)[:, None, None, :].expand(-1, 1, count, -1)
@@ -167,6 +173,13 @@ class Trunk(nn.Module):
         mask = torch.cat([seen, block.expand(batch, 1, -1, -1)], dim=-1)
         positions = torch.arange(start, start + count, device=embeddings.device)
         return self._run(embeddings, mask, positions, prefix.cache, prefix.picture)
+
+    def _step(self, steps: Steps, token: Tensor, prefix: Prefix) -> Tensor:
+        more = prefix.cache.get_seq_length() - prefix.keep.shape[1] + prefix.stepped
+        position = prefix.next_position + more
+        hidden = steps.run(token, prefix.cache, prefix.keep, prefix.stepped, position)
+        prefix.stepped += 1
+        return hidden
 
     def _read(self, words: Tensor) -> Read:
         """Words (1, L, width) by themselves."""

@@ -100,11 +100,13 @@ class Decoder:
         mask: Tensor | None = None,
         causal: bool = True,
         prune: Pruning | None = None,
+        position: int | None = None,
     ) -> Tensor:
-        """Hidden states (B, T, width) of embeddings (B, T, width) at positions `start`, `start + 1`, ...
+        """Hidden states (B, T, width) of embeddings (B, T, width) at places `start`, `start + 1`, ... of the cache.
 
         They see everything cached before `start`, and of each other what `causal` says; or what `mask` (B, 1, T,
         start + T), true where seen, says. Their keys and values are cached; what was cached from `start` on is lost.
+        position: that of the first, by which it is rotated, where it is not `start`.
         prune: leave tokens out on the way, of a sequence that starts at 0 and has no mask; what is left is returned,
         and runs behind it go on without them. Raises PolicyError if the cache is too short.
         """
@@ -114,7 +116,8 @@ class Decoder:
         self.cache.length = self.cache.reserve(start, count)
         if mask is None and causal and count > 1 and start > 0:
             mask = _causal_after(start, count, embeddings.device)
-        cos, sin = self._cos[start : start + count], self._sin[start : start + count]
+        first = start if position is None else position
+        cos, sin = self._cos[first : first + count], self._sin[first : first + count]
         x, last = embeddings, embeddings[:, -1:]
         # SDPA's own causal mask is for squares, which is what a prefill is.
         square = mask is None and causal and count > 1
