@@ -20,6 +20,8 @@ class ControllerConfig(Config):
     differ by, over `blend_s` at least, and keeps the joints within *_share of the robot's published velocity,
     acceleration and jerk; `ensemble` and `switch` are baselines, which leave that to safety: the mean of all chunks
     (weights exp(-ensemble_decay·i), oldest first), and the new path at once.
+    unhurried_s: a model that takes longer than this to answer is followed more slowly, in proportion, since the arm
+    moves blindly meanwhile (0: never).
     real_time_chunking: tell the policy what the arm goes on with meanwhile, so that its next chunk continues that.
     catch_up_speed: m/s that the TCP may go faster than its path to make up for what passed while the model thought;
     where that does not suffice it is late; catch_up_acceleration m/s² and catch_up_jerk m/s³ of the same, as far as the
@@ -38,6 +40,7 @@ class ControllerConfig(Config):
     ensemble_decay: float = 0.01
     blend_s: float = Field(default=0.05, ge=0)
     execute_steps: int = Field(default=4, ge=0)
+    unhurried_s: float = Field(default=0.0, ge=0)
     real_time_chunking: bool = False
     catch_up_speed: float = Field(default=0.5, gt=0)
     catch_up_acceleration: float = Field(default=10.0, gt=0)

@@ -405,12 +405,17 @@ class Controller:
 
     def _pace_wanted(self, now_ns: int) -> float:
         """How fast the path may go on: as set, as safety allows, and no faster than the joints can follow."""
-        wanted = self._speed_scale
+        wanted = self._speed_scale * self._unhurried()
         if now_ns - self._allowed_ns < REPORT_COUNTS_NS:
             wanted = min(wanted, max(self._pace.speed * self._allowed, LEAST_PACE))
         if not self._tracking or self._arrived:
             return wanted
         return min(wanted, self._lag_pace, self._foreseen_pace(self._pace.path_ns(now_ns)))
+
+    def _unhurried(self) -> float:
+        """The pace for a model that is as slow as the slowest of the last answers."""
+        slowest_s, enough_s = max(self._answers_ns, default=0) * NS, self._config.unhurried_s
+        return max(enough_s / slowest_s, LEAST_PACE) if slowest_s > enough_s > 0.0 else 1.0
 
     def _foreseen_pace(self, path_ns: int) -> float:
         """The pace at which the joints can follow what the path does next: a time slowed by s divides speed by 1 / s

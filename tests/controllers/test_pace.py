@@ -82,3 +82,38 @@ def test_what_safety_does_not_allow_slows_the_path_and_it_recovers() -> None:
     limited.run(5 * STEP_NS * 1e-9)
     assert limited.controller.pace == 1.0
     assert np.diff(limited.log.path[:, 0]).min() > -1e-6
+
+
+def test_a_model_that_thinks_long_is_followed_more_slowly() -> None:
+    spec = tcp_delta_spec(8, STEP_S)
+    for latency_ns, pace in ((100_000_000, 1.0), (300_000_000, 0.5), (10 * STEP_NS, 0.25)):
+        config = ControllerConfig(unhurried_s=0.15)
+        slow = Rig(lambda _: moves(8, (0.004, 0.0, 0.0)), spec, latency_ns, config)
+        slow.run(3.0)
+        assert slow.controller.pace == pytest.approx(pace, abs=0.01)
+
+
+def test_nothing_that_safety_says_makes_the_path_stand() -> None:
+    """A path that stands asks for what is refused for ever; one that goes on leads out of it, or to a new chunk."""
+    refused = rig()
+    refused.run(1.0)
+    asked, before = len(refused.log.observations), refused.log.path[-1, 0]
+    for _ in range(200):
+        refused.controller.on_report(not_allowed(refused))
+        refused.run(CONTROL_NS * 1e-9)
+    assert refused.controller.pace == pytest.approx(0.25)
+    assert refused.log.path[-1, 0] - before > 0.2 * 2.0 * 0.1
+    assert len(refused.log.observations) > asked + 2
+
+
+def not_allowed(bench: Rig) -> SafetyReport:
+    """Of a host that lets none of the motion through."""
+    return SafetyReport(
+        t_ns=bench.now_ns,
+        clock="virtual",
+        seq=0,
+        state="active",
+        previous_state="active",
+        interventions=[],
+        speed_scale=0.0,
+    )
