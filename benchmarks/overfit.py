@@ -25,11 +25,11 @@ from rich.table import Table
 EPISODES, SEED, BAR = 16, 0, 12
 HEADS: dict[str, tuple[int, dict[str, Any]]] = {
     "parallel tokens": (1000, {"kind": "parallel"}),
-    "autoregressive tokens": (1000, {"kind": "autoregressive"}),
+    "autoregressive tokens": (900, {"kind": "autoregressive", "scramble": 0.3}),
     "L1 regression": (1000, {"kind": "regression"}),
     "flow matching": (1400, {"kind": "flow", "width": 96, "mlp_width": 256}),
     "flow matching, adaptive norm": (1400, {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"}),
-    "FAST tokens": (1000, {"kind": "fast"}),
+    "FAST tokens": (1000, {"kind": "fast", "vocabulary": 128}),
 }
 """Steps of training and settings of each head; a flow learns from noise drawn anew and needs more of them."""
 

@@ -149,10 +149,13 @@ class BinsHeadConfig(Config):
 
     parallel: a whole chunk in one pass (OpenVLA-OFT, Kim et al. 2025). autoregressive: one token after another
     (RT-2, OpenVLA). readout: the bin taken from a distribution; `median` is steadier than the `mode` and still one bin.
+    scramble: of the true tokens that an autoregressive head is given in training, the share that is replaced by random
+    ones: actions resemble those before them, and a head that only copies lets its first mistake run away.
     """
 
     kind: Literal["parallel", "autoregressive"] = "parallel"
     readout: Literal["mode", "median"] = "median"
+    scramble: float = Field(default=0.0, ge=0, lt=1)
 
 
 class RegressionHeadConfig(Config):

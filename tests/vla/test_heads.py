@@ -142,3 +142,20 @@ def test_fast_tokens_are_those_that_one_teacher_forced_pass_predicts() -> None:
         count = int((tokens >= 0).sum())
         assert torch.equal(row[:count], tokens[:count])
         assert count == len(tokens) or int(row[count]) == head.end  # type: ignore[attr-defined]
+
+
+def test_scrambled_tokens_are_given_in_training_alone_and_never_wanted() -> None:
+    """The loss is of the true tokens, whatever was given; a head that acts is given its own."""
+    base = toy_checkpoint("autoregressive")
+    values = base.config.model_dump(mode="json")
+    values["model"]["head"]["scramble"] = 0.5
+    torch.manual_seed(0)
+    config = PolicyConfig.model_validate(values)
+    model = build_model(config, base.spec, base.actions, base.words, base.stats)
+    batch = batch_of(base)
+    model.load_state_dict(base.model.state_dict())
+    plain = base.model.eval()(batch.inputs, batch.labels)[0]
+    assert torch.equal(model.eval()(batch.inputs, batch.labels)[0], plain)
+    model.train()
+    first, second = (model(batch.inputs, batch.labels)[0] for _ in range(2))
+    assert not torch.equal(first, second)

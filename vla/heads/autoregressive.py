@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reflexarc.configs.policy import BinsHeadConfig
+from reflexarc.configs.policy import ACTION_BINS, BinsHeadConfig
 from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.readout import read_tokens
 from reflexarc.vla.heads.shape import HeadShape
@@ -26,7 +26,7 @@ class AutoregressiveHead(nn.Module):
     def __init__(self, config: BinsHeadConfig, shape: HeadShape) -> None:
         super().__init__()
         width, self.horizon, self.dims = shape.language.width, shape.horizon, shape.dims
-        self.readout = config.readout
+        self.readout, self.scramble = config.readout, config.scramble
         self.register_buffer("fixed", shape.fixed, persistent=False)
         self.begin = nn.Parameter(torch.randn(width) * 0.3)
         self.slots = nn.Parameter(torch.randn(self.horizon * self.dims, width) * 0.3)
@@ -42,7 +42,11 @@ class AutoregressiveHead(nn.Module):
 
     def loss(self, trunk: Trunk, prefix: Prefix, plan: Tensor, labels: Labels) -> Tensor:
         """See `Head`."""
-        return binned_loss(self(trunk, prefix, plan, labels.bins), labels, self.fixed)
+        bins = labels.bins
+        if self.training and self.scramble:
+            wrong = torch.rand(bins.shape, device=bins.device) < self.scramble
+            bins = torch.where(wrong, torch.randint_like(bins, ACTION_BINS), bins)
+        return binned_loss(self(trunk, prefix, plan, bins), labels, self.fixed)
 
     def decode(
         self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
