@@ -29,7 +29,7 @@ HEADS: dict[str, tuple[int, dict[str, Any]]] = {
     "L1 regression": (1000, {"kind": "regression"}),
     "flow matching": (1400, {"kind": "flow", "width": 96, "mlp_width": 256}),
     "flow matching, adaptive norm": (1400, {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"}),
-    "FAST tokens": (1000, {"kind": "fast", "vocabulary": 128}),
+    "FAST tokens": (2000, {"kind": "fast", "vocabulary": 128}),
 }
 """Steps of training and settings of each head; a flow learns from noise drawn anew and needs more of them."""
 
