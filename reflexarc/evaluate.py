@@ -237,14 +237,14 @@ def report(
 
 def print_table(console: Console, summary: dict[str, Any], title: str) -> None:
     """Success by task, with its interval, and what safety did."""
-    table = Table(title=title)
+    table = Table(title=title, caption="limited: ticks in which safety let only a part of the motion through")
     for column in (
         "task",
         "success",
         "95% interval",
         "episodes",
         "mean time",
-        "ticks limited by safety",
+        "limited",
         "stopped by",
     ):
         table.add_column(column, justify="left" if column == "task" else "right")
@@ -254,7 +254,7 @@ def print_table(console: Console, summary: dict[str, Any], title: str) -> None:
         table.add_row(
             name,
             f"{row['success_rate']:.0%}",
-            f"{low:.0%} to {high:.0%}",
+            f"{100 * low:.0f}-{high:.0%}",
             str(row["episodes"]),
             "-" if mean is None else f"{mean:.1f} s",
             str(row["interventions"]),

@@ -158,7 +158,9 @@ def test_what_cannot_be_written_is_refused() -> None:
         TOKENIZER.encode(np.full((HORIZON, DIMS), np.nan))
     with pytest.raises(PolicyError, match=r"0\.\.\d+; got 3\.\.99999"):
         TOKENIZER.decode([3, 99999], HORIZON, DIMS)
-    with pytest.raises(PolicyError, match=r"vocabulary of 64 has no room for 81 coefficients; raise model\.head"):
+    with pytest.raises(
+        PolicyError, match=r"vocabulary of 64 has no room for 81 coefficients; raise model\.head"
+    ):
         FastTokenizer.fit(smooth(), vocabulary=64)
     with pytest.raises(PolicyError, match=r"chunks \(N, H, V\)"):
         FastTokenizer.fit(np.zeros((3, 4)))
