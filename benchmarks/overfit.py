@@ -25,7 +25,7 @@ from rich.table import Table
 EPISODES, SEED, BAR = 16, 0, 12
 HEADS: dict[str, tuple[int, dict[str, Any]]] = {
     "parallel tokens": (1000, {"kind": "parallel"}),
-    "autoregressive tokens": (900, {"kind": "autoregressive", "scramble": 0.3}),
+    "autoregressive tokens": (1600, {"kind": "autoregressive", "scramble": 0.3}),
     "L1 regression": (1000, {"kind": "regression"}),
     "flow matching": (1400, {"kind": "flow", "width": 96, "mlp_width": 256}),
     "flow matching, adaptive norm": (1400, {"kind": "flow", "width": 96, "mlp_width": 256, "time": "adarms"}),
