@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,3 +220,19 @@ def motion(
 def same(left: Message, right: Message) -> bool:
     """Whether two messages are equal to the last bit."""
     return type(left) is type(right) and encode(left) == encode(right)
+
+
+def write_many_chunks(path: Path, *, close: bool) -> None:
+    """A log of a hundred messages of every kind in small chunks: closed, or left as a crash would."""
+    here = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
+    writer = EpisodeWriter(path, METADATA, fsync=False)
+    parts = [every_message(seed) for seed in range(3)] + [list(motion(lambda _: here, 0.3))]
+    for number, (topic, message) in enumerate(itertools.chain(*parts)):
+        writer.write(topic, message)
+        if number % 12 == 11:
+            writer.sync()
+    writer.sync()
+    if close:
+        writer.close(OUTCOME)
+    else:
+        writer.abandon()

@@ -6,13 +6,12 @@ What is read is always the beginning of what was written: all of it, or up to th
 from __future__ import annotations
 
 import contextlib
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from contracts.episode_bench import METADATA, OUTCOME, every_message, motion
+from contracts.episode_bench import METADATA, OUTCOME, every_message, write_many_chunks
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.writer import EpisodeWriter
@@ -27,17 +26,7 @@ def log(
 ) -> tuple[bytes, list[bytes]]:
     """(bytes of the file, encoded messages) of a log of several chunks."""
     path = tmp_path_factory.mktemp("log") / "e.mcap"
-    writer = EpisodeWriter(path, METADATA, fsync=False)
-    parts = [every_message(seed) for seed in range(3)] + [list(motion(lambda _: HERE, 0.3))]
-    for number, (topic, message) in enumerate(itertools.chain(*parts)):
-        writer.write(topic, message)
-        if number % 12 == 11:
-            writer.sync()
-    writer.sync()
-    if request.param == "closed":
-        writer.close(OUTCOME)
-    else:
-        writer.abandon()
+    write_many_chunks(path, close=request.param == "closed")
     return path.read_bytes(), [raw.data for raw in EpisodeReader(path).raw_messages()]
 
 

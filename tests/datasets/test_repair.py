@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from contracts.episode_bench import METADATA, OUTCOME, every_message, motion
+from contracts.episode_bench import METADATA, every_message, write_many_chunks
 from reflexarc.cli import main
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.reader import EpisodeReader
@@ -16,22 +15,10 @@ from reflexarc.datasets.repair import repair
 from reflexarc.datasets.session import Session
 from reflexarc.datasets.writer import EpisodeWriter
 
-HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
-
 
 def write_log(path: Path, *, close: bool = True) -> list[bytes]:
     """A log of many small chunks; returns its encoded messages."""
-    writer = EpisodeWriter(path, METADATA, fsync=False)
-    parts = [every_message(seed) for seed in range(3)] + [list(motion(lambda _: HERE, 0.3))]
-    for number, (topic, message) in enumerate(itertools.chain(*parts)):
-        writer.write(topic, message)
-        if number % 12 == 11:
-            writer.sync()
-    writer.sync()
-    if close:
-        writer.close(OUTCOME)
-    else:
-        writer.abandon()
+    write_many_chunks(path, close=close)
     return encoded(path)
 
 
