@@ -214,7 +214,18 @@ class Controller:
         self._speed_scale = config.speed_scale
         self._steering = Steering(config, robot, self._space, self._kinematics)
         self._setpoint_seq = 0
+        self._warm_up()
         self.reset("", "")
+
+    def _warm_up(self) -> None:
+        """Compile what the first chunk needs (`kernels.py`): the loop must not stand still for it."""
+        size = self._joint_count if self._space == "joint" else 3
+        nothing = np.zeros(size + 3)
+        still = Sample(np.zeros(size), geometry.identity_pose()[3:], np.zeros(size), np.zeros(3))
+        anchor = Anchor(0, still.point + 0.01, still.quat, still.velocity, still.spin)
+        knots = compose(np.zeros((self._spec.horizon, self._spec.size)), self._spec, self._space, anchor, 0)
+        path = CubicPath(knots, self._braking)
+        Blend(still, nothing, path, 0, self._config.blend_s, self._gap_limits).sample(self._config.tick_ns)
 
     def reset(self, instruction: str, session: str) -> None:
         """Begin an episode: forget states, pictures, chunks and requests; go on from the host's next state.
