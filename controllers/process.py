@@ -24,7 +24,6 @@ from reflexarc.wire.clock import (
     CONTROLLER_PRIORITY,
     Histogram,
     Rate,
-    keep_in_memory,
     loop_stats,
     monotonic_ns,
     prefer_this_process,
@@ -74,7 +73,6 @@ def run_controller(
     Raises ControlError naming the policy server if it does not answer within `policy_wait_s`, or if its action space
     does not fit `robot`; WireError if a socket cannot be opened.
     """
-    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reflexarc.commands.options import write_json
-from reflexarc.wire.clock import HOST_PRIORITY, keep_in_memory, prefer_this_process, release_memory
+from reflexarc.wire.clock import HOST_PRIORITY, may_keep_in_memory, prefer_this_process
 from reflexarc.wire.endpoints import NAMES, Endpoints
 
 Status = Literal["ok", "warn", "fail"]
@@ -195,8 +195,7 @@ def check_priority() -> Check:
 
 def check_memory() -> Check:
     """Whether loops with deadlines may keep their pages in memory."""
-    if keep_in_memory():
-        release_memory()
+    if may_keep_in_memory():
         return Check("memory", "ok", "loops keep their pages in memory")
     found = "the kernel may drop pages of loops, which then wait for the disk"
     return Check(

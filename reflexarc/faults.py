@@ -135,13 +135,13 @@ class FaultStand:
         safety = safety.model_copy(update={"estop": EStopConfig(files=(str(self.button),))})
         self.endpoints = free_endpoints()
         self.processes = Processes(folder / "processes")
-        self.processes.start("arm", run_arm, "reach", self.robot, self.endpoints)
+        self.processes.start_loop("arm", run_arm, "reach", self.robot, self.endpoints)
         driver = functools.partial(FlawedClient, self.robot, self.endpoints, self.flag)
-        self.processes.start(
+        self.processes.start_loop(
             "host", run_host, driver, self.robot, safety, self.endpoints, keys=Keys(), monitored=True
         )
         line = functools.partial(ArmStopLine, self.endpoints)
-        self.processes.start("monitor", run_monitor, line, self.robot, safety, self.endpoints)
+        self.processes.start_loop("monitor", run_monitor, line, self.robot, safety, self.endpoints)
         self.kinematics = Kinematics(self.robot)
         self.states: Subscriber[State | Event] = Subscriber(self.endpoints.state, State, Event)
         self.arm: Subscriber[ArmState | Event] = Subscriber(self.endpoints.arm_state, ArmState, Event)

@@ -20,6 +20,7 @@ from typing import Any
 
 from reflexarc.configs.errors import ReflexarcError, RobotError
 from reflexarc.pool import cap_threads
+from reflexarc.wire.clock import keep_in_memory
 
 
 class Processes:
@@ -50,6 +51,10 @@ class Processes:
         process.start()
         self._running[name] = process
         self._started[name] = ((target, *args), kwargs)
+
+    def start_loop(self, name: str, target: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """The same for a loop with deadlines: where that is allowed its pages stay in memory, from the beginning."""
+        self.start(name, _in_memory, target, *args, **kwargs)
 
     def pid(self, name: str) -> int:
         """Process id of a running process."""
@@ -89,6 +94,11 @@ class Processes:
                 process.kill()
                 process.join(1.0)
         self._running.clear()
+
+
+def _in_memory(target: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    keep_in_memory()
+    target(*args, **kwargs)
 
 
 _PR_SET_PDEATHSIG = 1

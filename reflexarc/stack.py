@@ -65,14 +65,14 @@ def start_simulated_robot(
     from reflexarc.sim.arm_stop import ArmStopLine
     from reflexarc.sim.camera_process import run_cameras
 
-    processes.start("arm", run_arm, task, setup.robot, endpoints, seed=seed)
+    processes.start_loop("arm", run_arm, task, setup.robot, endpoints, seed=seed)
     processes.start("cameras", run_cameras, endpoints)
     driver = functools.partial(ArmClient, setup.robot, endpoints)
-    processes.start(
+    processes.start_loop(
         "host", run_host, driver, setup.robot, setup.safety, endpoints, keys=Keys(), monitored=True
     )
     line = functools.partial(ArmStopLine, endpoints)
-    processes.start("monitor", run_monitor, line, setup.robot, setup.safety, endpoints)
+    processes.start_loop("monitor", run_monitor, line, setup.robot, setup.safety, endpoints)
     return ("arm", "cameras", "host", "monitor")
 
 
@@ -82,7 +82,9 @@ def start_controller(
     """The controller; it asks the policy server what it serves, or is steered by a person alone in `steering`."""
     from reflexarc.controllers.process import run_controller
 
-    processes.start("controller", run_controller, setup.controller, setup.robot, endpoints, steering=steering)
+    processes.start_loop(
+        "controller", run_controller, setup.controller, setup.robot, endpoints, steering=steering
+    )
 
 
 def start_teleop(processes: Processes, endpoints: Endpoints, setup: Setup, config: TeleopConfig) -> None:

@@ -27,7 +27,6 @@ from reflexarc.wire.clock import (
     HOST_PRIORITY,
     Histogram,
     Rate,
-    keep_in_memory,
     loop_stats,
     monotonic_ns,
     prefer_this_process,
@@ -71,7 +70,6 @@ def run_host(
     stop: ends the loop like a SIGTERM. Raises RobotError if the driver does not open, SafetyError if its first reading
     is unusable, WireError if an address is occupied; the driver is then released and nothing has moved.
     """
-    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
         # First in, last out: a Ctrl-C while everything is being released must not cut that short.

@@ -15,7 +15,7 @@ from typing import Protocol
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.safety.monitor import BLANK, Monitor
-from reflexarc.wire.clock import HOST_PRIORITY, Rate, keep_in_memory, monotonic_ns, prefer_this_process
+from reflexarc.wire.clock import HOST_PRIORITY, Rate, monotonic_ns, prefer_this_process
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, Heartbeat, Measured, State
 from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber
@@ -51,7 +51,6 @@ def run_monitor(
     stop: threading.Event | None = None,
 ) -> None:
     """Watch until SIGTERM or `stop`. Raises WireError if an address is occupied."""
-    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

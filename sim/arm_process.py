@@ -19,7 +19,6 @@ from reflexarc.wire.clock import (
     ARM_PRIORITY,
     Histogram,
     Rate,
-    keep_in_memory,
     loop_stats,
     monotonic_ns,
     prefer_this_process,
@@ -48,7 +47,6 @@ def run_arm(
     Raises SimulationError for an unknown task or an arm that lacks what its config names, WireError if an address is
     occupied.
     """
-    keep_in_memory()  # first: it may take a second
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
         process = _ArmProcess(SimulatedArm(robot, task, seed), endpoints, stop, stack)

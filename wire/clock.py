@@ -10,8 +10,8 @@ import contextlib
 import ctypes
 import math
 import os
-import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,11 +130,13 @@ def prefer_this_process(priority: int, niceness: int = -10) -> str:
     """Ask that this thread, a loop with deadlines, runs before others. What was granted: `fifo`, `nice` or `none`.
 
     SCHED_FIFO (sched(7)) runs it at once when it wakes; the kernel still leaves 5% to everything else, so a loop that
-    never sleeps cannot lock the machine. Where that is not allowed, a raised share by `nice`. Both need root, or a
-    raised limit (`ulimit -r`, `ulimit -e`); the loop runs either way.
+    never sleeps cannot lock the machine. ZMQ's own threads, which carry what the loop sends and hears, get the same:
+    on a busy machine they would be the ones to wait; so call it when the sockets are there. Where that is not allowed,
+    a raised share by `nice`. Both need root, or a raised limit (`ulimit -r`, `ulimit -e`); the loop runs either way.
     """
     with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        for thread in (0, *_socket_threads()):
+            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
         return "fifo"
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
@@ -142,7 +144,17 @@ def prefer_this_process(priority: int, niceness: int = -10) -> str:
     return "none"
 
 
-_MCL_CURRENT, _MCL_FUTURE = 1, 2
+def _socket_threads() -> list[int]:
+    """ZMQ's threads of this process, by the names that it gives them."""
+    threads = []
+    for thread in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if (thread / "comm").read_text().startswith("ZMQbg/IO"):
+                threads.append(int(thread.name))
+    return threads
+
+
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
 def keep_in_memory() -> bool:
@@ -150,16 +162,17 @@ def keep_in_memory() -> bool:
 
     A kernel that is short of memory, or saves it ahead of time, drops code that has not run for a while, and a tick
     that needs it then waits for the disk. Needs root or `ulimit -l unlimited`, and half a gigabyte for a loop and its
-    libraries. Only a main thread is given it: a loop beside others does not decide for the whole process.
+    libraries.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return False
     return bool(ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE) == 0)
 
 
-def release_memory() -> None:
-    """Undo `keep_in_memory`."""
-    ctypes.CDLL(None).munlockall()
+def may_keep_in_memory() -> bool:
+    """Whether `keep_in_memory` would be allowed; nothing is kept, and no page is touched."""
+    library = ctypes.CDLL(None)
+    allowed = bool(library.mlockall(_MCL_CURRENT | _MCL_ONFAULT) == 0)
+    library.munlockall()
+    return allowed
 
 
 def give_way_to_loops(niceness: int = 5) -> None:

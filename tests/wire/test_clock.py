@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,13 +136,28 @@ def test_a_loop_runs_before_others_as_far_as_it_is_allowed(monkeypatch: pytest.M
     assert in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY)) == ["none", os.SCHED_OTHER]
 
 
-def locked_kib() -> int:
-    """What /proc says is kept in memory of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmLck:")))
+LOCKED = """
+from reflexarc.wire import clock
+def locked():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmLck:")[1].split()[0]) > 0
+print(clock.may_keep_in_memory(), locked(), clock.keep_in_memory(), locked())
+"""
 
 
 def test_a_loop_keeps_its_pages_as_far_as_it_is_allowed() -> None:
-    assert clock.keep_in_memory() == (locked_kib() > 0)
-    clock.release_memory()
-    assert locked_kib() == 0
+    """In a process of its own: this one is large."""
+    done = subprocess.run([sys.executable, "-c", LOCKED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() in (["True", "False", "True", "True"], ["False"] * 4)
+
+
+def test_what_carries_a_loops_messages_runs_with_it() -> None:
+    with zmq.Context() as context, context.socket(zmq.PUB):
+        deadline = time.monotonic() + 10
+        while not (threads := clock._socket_threads()):  # a thread names itself once it runs
+            assert time.monotonic() < deadline
+        granted, _ = in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY))
+        policies = {os.sched_getscheduler(thread) for thread in threads}
+        assert policies == {os.SCHED_FIFO if granted == "fifo" else os.SCHED_OTHER}
+        for thread in threads:
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
