@@ -190,6 +190,10 @@ def test_an_interrupted_export_goes_on(
     assert not (tmp_path / "data").exists()
     export(session, tmp_path / "data", SPEC, CAMERAS)
     assert written == ["00000", "00001", "00002"]
+    at_once = tmp_path.parent / f"{tmp_path.name}-at-once"
+    monkeypatch.setattr(lerobot_export, "PART_EPISODES", 20)
+    export(session, at_once, SPEC, CAMERAS)
+    assert table(at_once) == table(tmp_path / "data")  # joined from parts, or written as one
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
