@@ -65,7 +65,8 @@ def one(name: str, folder: Path, data: Path, workers: list[str], overrides: list
     """Train and evaluate one head, or what is left of it to do."""
     trained, evaluated = folder / "train.json", folder / "eval.json"
     steps, settings = HEADS[name]
-    if not trained.exists():
+    if not (trained.exists() and json.loads(trained.read_text())["finished"]):
+        evaluated.unlink(missing_ok=True)
         unfinished = ["--resume"] if (folder / "training-state.pt").exists() else []
         head = f"model.head={yaml.safe_dump(settings, default_flow_style=True, width=1000).strip()}"
         chosen = ("train.threads=1", f"train.steps={steps}", head, *overrides)
