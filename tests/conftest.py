@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Before anything imports mujoco, numpy or torch: they read these once.
@@ -25,3 +27,10 @@ settings.register_profile(
     "thorough", parent=settings.get_profile("suite"), derandomize=False, max_examples=5000
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def ordinary_priority() -> Iterator[None]:
+    """A loop that ran in this process asked to go before others; the tests after it should not."""
+    yield
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

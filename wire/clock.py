@@ -131,12 +131,14 @@ def prefer_this_process(priority: int, niceness: int = -10) -> str:
 
     SCHED_FIFO (sched(7)) runs it at once when it wakes; the kernel still leaves 5% to everything else, so a loop that
     never sleeps cannot lock the machine. ZMQ's own threads, which carry what the loop sends and hears, get the same:
-    on a busy machine they would be the ones to wait; so call it when the sockets are there. Where that is not allowed,
-    a raised share by `nice`. Both need root, or a raised limit (`ulimit -r`, `ulimit -e`); the loop runs either way.
+    on a busy machine they would be the ones to wait; so call it when the sockets are there. Threads and processes
+    started later do not inherit it. Where that is not allowed, a raised share by `nice`. Both need root, or a raised
+    limit (`ulimit -r`, `ulimit -e`); the loop runs either way.
     """
+    policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
     with contextlib.suppress(PermissionError):
         for thread in (0, *_socket_threads()):
-            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
+            os.sched_setscheduler(thread, policy, os.sched_param(priority))
         return "fifo"
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, niceness)

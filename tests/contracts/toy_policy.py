@@ -21,7 +21,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230)}
 STEP = 0.02
 TOY_HEADS: dict[str, dict[str, object]] = {
     "parallel": {},
-    "autoregressive": {},
+    "autoregressive": {"scramble": 0.2},
     "regression": {},
     "flow": {"width": 32, "mlp_width": 64},
     "fast": {"vocabulary": 128},

@@ -43,7 +43,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     command = [sys.executable, "-m", "reflexarc.cli", "robot", "--task", "lift", "--port", port[1]]
     process = subprocess.Popen([*command, "--out", str(folder)], stdout=subprocess.DEVNULL)
     yield endpoints
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # not Ctrl-C, which a background job may be told to ignore
     process.wait(30)
 
 

@@ -117,10 +117,15 @@ def denied(*_: object) -> None:
     raise PermissionError("denied")
 
 
+def policy_of(thread: int) -> int:
+    """Scheduling policy, without the flag that says children do not inherit it."""
+    return os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK
+
+
 def in_thread(call: Callable[[], object]) -> list[object]:
     """What `call` returned, and the scheduling policy afterwards, from a thread whose priority nobody else has."""
     found: list[object] = []
-    thread = threading.Thread(target=lambda: found.extend((call(), os.sched_getscheduler(0))))
+    thread = threading.Thread(target=lambda: found.extend((call(), policy_of(0))))
     thread.start()
     thread.join()
     return found
@@ -157,7 +162,7 @@ def test_what_carries_a_loops_messages_runs_with_it() -> None:
         while not (threads := clock._socket_threads()):  # a thread names itself once it runs
             assert time.monotonic() < deadline
         granted, _ = in_thread(lambda: clock.prefer_this_process(clock.HOST_PRIORITY))
-        policies = {os.sched_getscheduler(thread) for thread in threads}
+        policies = {policy_of(thread) for thread in threads}
         assert policies == {os.SCHED_FIFO if granted == "fifo" else os.SCHED_OTHER}
         for thread in threads:
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
