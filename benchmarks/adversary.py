@@ -7,7 +7,7 @@ In virtual time: the figures are the same on every run. Every episode is written
 run goes on where it was (`--log`). Exits with 1 if a bound is broken:
 
     penetration   <= 6 mm: the servo's tracking error at working speed
-    sustained     <= the force ceiling, on hand and fingers, which the wrist sensor feels (links: printed, not judged)
+    sustained     <= the force ceiling, on hand and fingers, which the wrist sensor feels, and on the links before it
     peak          <= 1.2 x v·sqrt(k·m) of the contact, or the transient ceiling where that is more
 """
 
@@ -105,7 +105,9 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
         "contacts": sum(item.contacts for item in attacks),
         "stops": sum(item.stops for item in attacks),
         "broken": sum(
-            item.penetration > TOLERANCE_M or item.sustained > ceiling or item.excess > OVER_PREDICTION
+            item.penetration > TOLERANCE_M
+            or max(item.sustained, item.sustained_links) > ceiling
+            or item.excess > OVER_PREDICTION
             for item in attacks
         ),
     }

@@ -2,8 +2,9 @@
 
 What the motors needed beyond the model's inverse dynamics is an external torque (A. De Luca, R. Mattone, "Sensorless
 robot collision detection and hybrid force/motion control", ICRA 2005; here with the acceleration from the encoders and
-a first-order filter). Whatever is felt becomes one *load*, the largest share of a ceiling, and one *push*: the joint
-torques that it exerts on the arm, so that motion `dq` leads away from the contact where `push · dq >= 0`.
+a first-order filter); less what pushes the tool, which the wrist judges, it is the torque of what touches the links.
+Whatever is felt becomes one *load*, the largest share of a ceiling, and one *push*: the joint torques that it exerts on
+the arm, so that motion `dq` leads away from the contact where `push · dq >= 0`.
 
     load above 1                      the arm may only move away; otherwise it holds and gives way
     load above 1 for `sustained_s`    stop
@@ -28,9 +29,10 @@ from reflexarc.wire.messages import F64, Intervention, Measured
 class Touch:
     """What was felt until the newest reading.
 
-    load: the largest share of a ceiling; rule, field, asked, allowed: of that one. push: (n,) N·m. residual: (n,) N·m,
-    filtered. force: N at the wrist beyond the payload's. high_ns: for how long load has been above 1. peaks: readings
-    in a row above the transient factor. position, velocity: (n,) measured, of the newest reading, which is of t_ns.
+    load: the largest share of a ceiling; rule, field, asked, allowed: of that one. push: (n,) N·m. residual: (n,) N·m
+    of what touches the links, filtered. force: N at the wrist beyond the payload's. high_ns: for how long load has been
+    above 1. peaks: readings in a row above the transient factor. position, velocity: (n,) measured, of the newest
+    reading, which is of t_ns.
     """
 
     load: float = 0.0
@@ -89,10 +91,11 @@ class Contact:
             elapsed_ns = measured.t_ns - touch.t_ns
             acceleration = (measured.joint_velocity - touch.velocity) / (elapsed_ns * 1e-9)
         effort = self._dynamics.effort(measured.joint_position, measured.joint_velocity, acceleration)
-        # A driver without torque sensors reports zeros, which say nothing.
-        excess = measured.joint_effort - effort if measured.joint_effort.any() else np.zeros_like(effort)
-        residual = self._filtered(touch, excess, elapsed_ns)
         wrench = measured.wrench_tcp - self._dynamics.payload_wrench()
+        links = np.zeros_like(effort)
+        if measured.joint_effort.any():  # a driver without torque sensors reports zeros, which say nothing
+            links = measured.joint_effort - effort + self._dynamics.torque_of(wrench)
+        residual = self._filtered(touch, links, elapsed_ns)
         force, torque = math.hypot(*wrench[:3].tolist()), math.hypot(*wrench[3:].tolist())
         joint = int(np.argmax(np.abs(residual)))
         shares = (

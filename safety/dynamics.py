@@ -30,6 +30,7 @@ class Dynamics:
         self._qpos = model.jnt_qposadr[joints]
         self._dof = model.jnt_dofadr[joints]
         self._site = model.site(robot.tcp_site).id
+        self._linear, self._angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
         self._payload = model.body(PAYLOAD).id if payload.mass > 0 else -1
 
     def effort(self, position: F64, velocity: F64, acceleration: F64) -> F64:
@@ -40,6 +41,15 @@ class Dynamics:
         data.qacc[self._dof] = acceleration
         mujoco.mj_inverse(self._model, data)
         return np.array(data.qfrc_inverse[self._dof])
+
+    def torque_of(self, wrench: F64) -> F64:
+        """(n,) N·m that (6,) N and N·m at the TCP, in its frame, push the joints with, in the pose last given to
+        `effort`: the Jacobian's transpose times the wrench."""
+        model, data = self._model, self._data
+        mujoco.mj_jacSite(model, data, self._linear, self._angular, self._site)
+        to_base = data.site_xmat[self._site].reshape(3, 3)
+        pushed = self._linear.T @ (to_base @ wrench[:3]) + self._angular.T @ (to_base @ wrench[3:])
+        return np.array(pushed[self._dof])
 
     def payload_wrench(self) -> F64:
         """(6,) N and N·m that the payload pulls at the hand with, TCP frame, in the motion last given to `effort`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import mujoco
 import numpy as np
 
@@ -10,7 +12,18 @@ from reflexarc.configs.robot import RobotConfig
 from reflexarc.robots.servo import open_servo
 from reflexarc.sim.arm import ArmIndex
 from reflexarc.sim.brake import Brake
+from reflexarc.sim.sensors import ArmSensors
 from reflexarc.wire.messages import F64, JointCommand
+
+
+class Steppable(Protocol):
+    """What driving an arm needs of a world."""
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+
+    def step(self, control: F64) -> None:
+        """One physics step with `control` (nu,)."""
 
 
 def check_command(command: JointCommand, robot: RobotConfig) -> None:
@@ -108,3 +121,12 @@ class ArmDrive:
             position, velocity = self._data.qpos[self._index.qpos], self._data.qvel[self._index.dof]
             self._control[self._index.actuator] = self._servo.input(held, position, velocity)
         return self._control
+
+    def run(self, world: Steppable, sensors: ArmSensors, steps: int) -> F64:
+        """Let `steps` physics steps pass; returns their controls (steps, nu) for the log."""
+        controls = np.empty((steps, world.model.nu))
+        for k in range(steps):
+            controls[k] = self.next_control()
+            with sensors.during_step():
+                world.step(controls[k])
+        return controls

@@ -5,26 +5,11 @@ Writes what the servo law says to the model's servos and hands out every control
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import mujoco
-import numpy as np
-
 from reflexarc.configs.errors import RobotError
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.sim.drive import ArmDrive
+from reflexarc.sim.drive import ArmDrive, Steppable
 from reflexarc.sim.sensors import ArmSensors
-from reflexarc.wire.messages import F64, JointCommand, Measured, SimSteps
-
-
-class Steppable(Protocol):
-    """What the driver needs of a world."""
-
-    model: mujoco.MjModel
-    data: mujoco.MjData
-
-    def step(self, control: F64) -> None:
-        """One physics step with `control` (nu,)."""
+from reflexarc.wire.messages import JointCommand, Measured, SimSteps
 
 
 class MujocoRobot:
@@ -59,6 +44,7 @@ class MujocoRobot:
         """Take the world's present state as the beginning, at time 0: hold there."""
         self._steps = 0
         self._drive.reset()
+        self._sensors.reset()
 
     def read(self) -> Measured:
         """The sensors now; raises RobotError if not connected."""
@@ -74,10 +60,7 @@ class MujocoRobot:
         """Let `steps` physics steps pass under the present command; returns their controls for the log."""
         world = self._world
         first = self._steps
-        controls = np.empty((steps, world.model.nu))
-        for k in range(steps):
-            controls[k] = self._drive.next_control()
-            world.step(controls[k])
+        controls = self._drive.run(world, self._sensors, steps)
         self._steps += steps
         return SimSteps(
             t_ns=self.now_ns,

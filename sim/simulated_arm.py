@@ -90,6 +90,7 @@ class SimulatedArm:
         self._stage = self._stages[task]
         self.world.reset(seed)
         self._stage.drive.reset()
+        self._stage.sensors.reset()
         self._stage.drive.halt()
         self._step_ns: int = round(self.world.model.opt.timestep * 1e9)
         self._steps = 0
@@ -190,10 +191,7 @@ class SimulatedArm:
 
     def _step(self, count: int, now_ns: int) -> SimSteps:
         world = self.world
-        controls = np.empty((count, world.model.nu))
-        for k in range(count):
-            controls[k] = self._stage.drive.next_control()
-            world.step(controls[k])
+        controls = self._stage.drive.run(world, self._stage.sensors, count)
         first = self._steps
         self._steps += count
         return SimSteps(
