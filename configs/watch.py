@@ -34,14 +34,16 @@ class Payload(Config):
 class ContactConfig(Config):
     """Beside `force_ceiling` and `torque_ceiling` of the wrist, which may be exceeded for less than `sustained_s` only.
 
-    transient_factor: so many times a ceiling is a stop at once; 2, and 0.5 s, are how ISO/TS 15066 (annex A, table
-    A.2) tells transient from quasi-static contact. joint_torque: N·m that a joint's motor may differ from the model; 20
-    is the collision threshold of the maker's own examples (libfranka, examples/examples_common.cpp). joint_filter_s:
-    time constant of that difference, s. gripper_force: N that the fingers may squeeze with, None for what the gripper
-    can do; gripper_stiffness: N for each whole opening (1) that it was told to close further than it has.
-    payload_tolerance: N that the weight felt at rest may differ from the payload's without a note.
+    yield_share: of a ceiling, from which the arm gives way: it takes a moment until that tells. transient_factor: so
+    many times a ceiling is a stop at once; 2, and 0.5 s, are how ISO/TS 15066 (annex A, table A.2) tells transient from
+    quasi-static contact. joint_torque: N·m that a joint's motor may differ from the model; 20 is the collision
+    threshold of the maker's own examples (libfranka, examples/examples_common.cpp). joint_filter_s: time constant of
+    that difference, s. gripper_force: N that the fingers may squeeze with, None for what the gripper can do;
+    gripper_stiffness: N for each whole opening (1) that it was told to close further than it has. payload_tolerance: N
+    that the weight felt at rest may differ from the payload's without a note.
     """
 
+    yield_share: float = Field(default=0.75, gt=0, le=1)
     transient_factor: float = Field(default=2.0, ge=1)
     sustained_s: float = Field(default=0.5, gt=0)
     joint_torque: float = Field(default=20.0, gt=0)

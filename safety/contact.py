@@ -6,7 +6,7 @@ a first-order filter); less what pushes the tool, which the wrist judges, it is 
 Whatever is felt becomes one *load*, the largest share of a ceiling, and one *push*: the joint torques that it exerts on
 the arm, so that motion `dq` leads away from the contact where `push · dq >= 0`.
 
-    load above 1                      the arm may only move away; otherwise it holds and gives way
+    load above `yield_share`          the arm may only move away; otherwise it holds and gives way
     load above 1 for `sustained_s`    stop
     load above `transient_factor`     for `wrench_ticks` readings: stop
 """
@@ -29,13 +29,14 @@ from reflexarc.wire.messages import F64, Intervention, Measured
 class Touch:
     """What was felt until the newest reading.
 
-    load: the largest share of a ceiling; rule, field, asked, allowed: of that one. push: (n,) N·m. residual: (n,) N·m
-    of what touches the links, filtered. force: N at the wrist beyond the payload's. high_ns: for how long load has been
-    above 1. peaks: readings in a row above the transient factor. position, velocity: (n,) measured, of the newest
-    reading, which is of t_ns.
+    load: the largest share of a ceiling; rule, field, asked, allowed: of that one. pressed: whether the arm gives way.
+    push: (n,) N·m. residual: (n,) N·m of what touches the links, filtered. force: N at the wrist beyond the payload's.
+    high_ns: for how long load has been above 1. peaks: readings in a row above the transient factor. position,
+    velocity: (n,) measured, of the newest reading, which is of t_ns.
     """
 
     load: float = 0.0
+    pressed: bool = False
     rule: str = ""
     field: str = ""
     asked: float = 0.0
@@ -48,11 +49,6 @@ class Touch:
     t_ns: int = -1
     high_ns: int = 0
     peaks: int = 0
-
-    @property
-    def pressed(self) -> bool:
-        """Whether something presses harder than it may for long."""
-        return self.load > 1
 
     def intervention(self) -> Intervention:
         """The ceiling that is nearest or most exceeded, for a report."""
@@ -116,6 +112,7 @@ class Contact:
         push = jacobian.T @ rotate(quat, wrench[:3]) if rule != "joint_torque" else -residual
         return Touch(
             load=load,
+            pressed=load > self._config.yield_share,
             rule=rule,
             field=field,
             asked=asked,

@@ -1,14 +1,16 @@
-"""`reflexarc replay`: repeat a simulated episode from its log, or put its observations to a policy again."""
+"""`reflexarc replay`: repeat an episode in simulation, on a robot, or put its observations to a policy again."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import tyro
 from rich.table import Table
 
-from reflexarc.commands.options import JsonPath, console, write_json
+from reflexarc.commands.options import JsonPath, console, run_folder, write_json
 from reflexarc.configs.errors import LogError, PolicyError
+from reflexarc.wire.endpoints import BASE_PORT
 
 
 def replay(
@@ -16,26 +18,47 @@ def replay(
     policy: str = "",
     tolerance: float = 0.0,
     picture: Path | None = None,
+    robot: bool = False,
+    speed: float = 1.0,
+    approach: bool = False,
+    port: int = BASE_PORT,
+    arm: str = "panda",
+    safety: str = "panda",
+    out: Path | None = None,
     json: JsonPath = None,
 ) -> None:
-    """Re-simulate logged episodes to the bit, or ask a policy what the log's policy was asked.
+    """Re-simulate logged episodes to the bit, send them to a robot, or ask a policy what the log's policy was asked.
 
     Example: reflexarc replay runs/demo-*/episodes/*.mcap
 
     Another example, a golden test of a checkpoint: reflexarc replay runs/demo-*/episodes/*.mcap --policy reflexarc-tiny
 
-    Without a policy the initial state and the controls are simulated again and compared with the logged states. With
-    one, its tokens and actions are compared with the logged ones, answer by answer.
+    On a robot, a simulated arm here: reflexarc replay LOG.mcap --robot --port 47100 --speed 0.5
+
+    With neither, the initial state and the controls are simulated again and compared with the logged states. With a
+    policy, its tokens and actions are compared with the logged ones, answer by answer. With a robot, the logged
+    setpoints pass its safety filter like a policy's; Ctrl-C holds the arm; the replay is recorded itself.
 
     Args:
         log: episode logs.
         policy: an embedded checkpoint or a checkpoint folder that answers the log's observations.
         tolerance: with `policy`: the largest difference of an action that passes, as a share of its bounds.
         picture: with `policy`: folder for a plot (PNG) of each log.
+        robot: replay one log on the robot whose host runs at `port`.
+        speed: with `robot`: of the logged speed, 0.1 to 1.
+        approach: with `robot`: drive slowly to where the log begins, if the arm is not there.
+        port: with `robot`: first port of its run, see `reflexarc robot`.
+        arm: with `robot`: preset or file of the robot.
+        safety: with `robot`: preset or file of safety limits, for the record; its host has its own.
+        out: with `robot`: folder for the new log.
     """
     if not log:
         raise LogError("name at least one episode log (.mcap) to replay")
-    if policy:
+    if robot:
+        if policy or len(log) > 1:
+            raise LogError("--robot replays one log, and without --policy")
+        drive(log[0], speed, approach, port, (arm, safety), out, json)
+    elif policy:
         replay_with(policy, log, tolerance, picture, json)
     else:
         resimulate(log, json)
@@ -54,6 +77,42 @@ def resimulate(logs: tuple[Path, ...], json: Path | None) -> None:
     write_json(json, figures)
     if any(item["max_qpos_error"] for item in figures):
         raise LogError("a replay differs from its log; the same MuJoCo build and CPU type give 0")
+
+
+def drive(
+    log: Path,
+    speed: float,
+    approach: bool,
+    port: int,
+    presets: tuple[str, str],
+    out: Path | None,
+    json: Path | None,
+) -> None:
+    """On a robot; the table tells how far it then was from the log. presets: of the arm and of its limits."""
+    from reflexarc.robot_replay import replay_on_robot
+    from reflexarc.setup import load_setup
+    from reflexarc.wire.endpoints import Endpoints
+
+    setup = load_setup(robot=presets[0], safety=presets[1])
+    result = replay_on_robot(
+        log,
+        Endpoints(base_port=port),
+        setup,
+        run_folder("replay", out),
+        speed=speed,
+        may_approach=approach,
+        say=console.print,
+    )
+    table = Table("joint", "largest difference", "at", title=f"{log.name}: replayed against logged position")
+    for each in result.differences:
+        mark = " *" if each is result.worst else ""
+        table.add_row(each.joint, f"{each.rad * 1e3:.1f} mrad{mark}", f"{each.at_s:.2f} s")
+    table.add_row("TCP", f"{result.tcp_m * 1e3:.1f} mm", "")
+    console.print(table)
+    limits = ", ".join(f"{rule} {count}" for rule, count in sorted(result.limited.items())) or "nothing"
+    console.print(f"{result.logged_s:.2f} s of the log in {result.seconds:.2f} s; safety limited: {limits}")
+    console.print(f"log: {result.log}")
+    write_json(json, dataclasses.asdict(result))
 
 
 def replay_with(

@@ -31,9 +31,20 @@ def step_along(bench: FilterBench, direction: tuple[float, float, float], length
     return target
 
 
-def test_a_force_below_the_ceiling_may_last(active: FilterBench, safety: SafetyConfig) -> None:
+def test_a_force_that_needs_no_giving_way_may_last(active: FilterBench, safety: SafetyConfig) -> None:
+    active.wrench[2] = 0.99 * safety.contact.yield_share * safety.force_ceiling
+    active.move(400)
+    assert active.state == "active"
+
+
+def test_a_force_just_below_the_ceiling_is_given_way_to_and_is_no_stop(
+    active: FilterBench, safety: SafetyConfig
+) -> None:
     active.wrench[2] = 0.99 * safety.force_ceiling
     active.move(400)
+    assert active.state == "hold"
+    active.wrench[2] = 0.0
+    active.move(100)
     assert active.state == "active"
 
 
