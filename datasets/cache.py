@@ -31,6 +31,7 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError, unknown
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import SAMPLER_VERSION, Samples, sample_episode
+from reflexarc.datasets.session import episode_logs
 
 CACHE_VERSION = 1
 SHARD_EPISODES = 64
@@ -110,7 +111,7 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     _write_once(folder / "key.json", json.dumps(key.values(), indent=1, sort_keys=True))
-    found = {path.relative_to(logs).as_posix(): path for path in sorted(logs.rglob("*.mcap"))}
+    found = {path.relative_to(logs).as_posix(): path for path in episode_logs(logs)}
     if not found:
         raise LogError(f"{logs}: no episode log (*.mcap) below this folder")
     present = {

@@ -52,6 +52,9 @@ OUTCOME_RECORD = "reflexarc.outcome"
 CUT = "cut"
 """Key in the outcome of a log that was repaired: `{reason, lost_messages, gaps_ns}`."""
 
+RELABELLED = "relabelled"
+"""Key in the episode's metadata: a list of `{at, was}`, oldest first; `was` holds labels as they were before."""
+
 CAMERA_PREFIX = "/camera/"
 
 _TOPIC_OF: dict[type[Message], str] = {

@@ -37,6 +37,7 @@ from reflexarc.datasets.format import (
     MAGIC,
     OUTCOME_RECORD,
     PROFILE,
+    RELABELLED,
     check_schema,
     metadata_values,
 )
@@ -130,7 +131,13 @@ class EpisodeReader:
 
     @property
     def instruction(self) -> str:
-        """What the policy was told: from the start message, else from the metadata; empty if neither says."""
+        """What the arm was told to do; empty if nothing says it.
+
+        From the metadata where it was relabelled, else from the start message, else from the metadata.
+        """
+        metadata = self._metadata.get(EPISODE_RECORD, {})
+        if any("instruction" in change["was"] for change in metadata.get(RELABELLED, ())):
+            return str(metadata["instruction"])
         for message in self.messages(["/episode"]):
             if isinstance(message[1], EpisodeStart):
                 return message[1].instruction

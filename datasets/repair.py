@@ -7,7 +7,6 @@ recorded is not touched.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import re
@@ -21,6 +20,7 @@ from mcap.records import Header, Metadata
 
 from reflexarc.configs.errors import LogError, WireError
 from reflexarc.datasets.format import CUT, EPISODE_RECORD, LIBRARY, MAGIC, OUTCOME_RECORD, metadata_values
+from reflexarc.datasets.lock import held
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.records import (
     DAMAGE,
@@ -62,23 +62,13 @@ def repair(path: Path | str) -> Repair:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            _refuse_if_recorded(file, path)
+        with held(path) as file:
             count, reason = _check(path)
             if not reason:
                 return Repair(path, count, 0, "")
             return _rewrite(file, path, reason)
     except OSError as error:
         raise LogError(f"{path}: the log cannot be repaired: {error.strerror}") from error
-
-
-def _refuse_if_recorded(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LogError(f"{path} is being recorded; stop that first") from None
-    except OSError:
-        return  # a file system without locks
 
 
 def _check(path: Path) -> tuple[int, str]:

@@ -17,6 +17,8 @@ from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.video import write_aside
 
 INDEX_FILE = "index.json"
+DISCARDED = "discarded"
+"""Folder of logs that somebody deleted; they can be moved back, and until then no session has them."""
 _INDEX_VERSION = 1
 
 
@@ -42,6 +44,26 @@ class EpisodeEntry:
     error: str = ""
 
 
+def episode_logs(folder: Path) -> list[Path]:
+    """The logs below `folder`, sorted by path, without the discarded and those of an edit that was interrupted."""
+    found = []
+    for path in sorted(folder.rglob("*.mcap")):
+        parts = path.relative_to(folder).parts
+        if DISCARDED not in parts and not any(part.startswith(".") for part in parts):
+            found.append(path)
+    return found
+
+
+def discard(log: Path, session: Path) -> Path:
+    """Move a log into `session/discarded/`, where it keeps its name and gets a number; returns where it is now."""
+    folder = session / DISCARDED
+    folder.mkdir(exist_ok=True)
+    number = 0
+    while (place := folder / f"{log.stem}.{number}.mcap").exists():
+        number += 1
+    return log.rename(place)
+
+
 class Session:
     """The episode logs below one folder, sorted by path. Raises LogError if the folder does not exist."""
 
@@ -56,7 +78,7 @@ class Session:
         """Read the logs that are new or have changed, and write the index where the folder can be written."""
         known = self._load()
         entries = []
-        for path in sorted(self.folder.rglob("*.mcap")):
+        for path in episode_logs(self.folder):
             stat = path.stat()
             name = path.relative_to(self.folder).as_posix()
             entry = known.get(name)

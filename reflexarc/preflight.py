@@ -27,6 +27,7 @@ from reflexarc.configs.errors import LogError, PolicyError, ReflexarcError
 from reflexarc.datasets.format import CAMERA_PREFIX
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import TCP_DIMS, sample_episode
+from reflexarc.datasets.session import episode_logs
 from reflexarc.suspects import UNIT_RATIO, Suspect, joint_degrees, resized, suspects, unit_suspects
 from reflexarc.wire.contracts import BatchPolicy, Policy
 from reflexarc.wire.messages import F64, CameraFrame, Observation, State
@@ -124,7 +125,7 @@ def find_logs(places: Sequence[Path]) -> list[Path]:
     """Episode logs: files as they are, folders searched. Raises LogError if there are none."""
     logs: list[Path] = []
     for place in places:
-        logs += sorted(place.rglob("*.mcap")) if place.is_dir() else [place]
+        logs += episode_logs(place) if place.is_dir() else [place]
     if not logs:
         where = ", ".join(map(str, places)) or "nowhere"
         raise LogError(f"no episode logs (.mcap) in {where}; record some with `reflexarc collect`")

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from reflexarc.configs.errors import LogError
 from reflexarc.configs.teleop import TeleopConfig
+from reflexarc.datasets.session import discard
 from reflexarc.runner import POLL_S, EpisodeFigures, Runner, Verdict
 from reflexarc.setup import Setup
 from reflexarc.wire.endpoints import Endpoints
@@ -197,10 +198,7 @@ class TeleopSession:
 
     def _discard(self, path: Path) -> None:
         """Move a log out of the session."""
-        bin_ = self._folder / "discarded"
-        bin_.mkdir(exist_ok=True)
-        count = len(list(bin_.glob(f"{path.stem}.*")))
-        path.rename(bin_ / f"{path.stem}.{count}.mcap")
+        discard(path, self._folder)
         self._desk.forget(path.stem)
 
     def _next_number(self) -> int:

@@ -20,17 +20,9 @@ from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.video import write_mp4
 from reflexarc.replay import open_initial, resimulate
 from reflexarc.wire.images import decode_image
-from reflexarc.wire.messages import CameraFrame, EpisodeStart
+from reflexarc.wire.messages import CameraFrame
 
 Frame = NDArray[np.uint8]
-
-
-def instruction_of(reader: EpisodeReader) -> str:
-    """What the policy was told."""
-    for _, message in reader.messages(["/episode"]):
-        if isinstance(message, EpisodeStart):
-            return message.instruction
-    return ""
 
 
 def is_simulated(reader: EpisodeReader) -> bool:

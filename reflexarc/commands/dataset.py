@@ -28,9 +28,9 @@ def repair(path: tyro.conf.Positional[Path], json: JsonPath = None) -> None:
     from rich.table import Table
 
     from reflexarc.datasets.repair import repair as repair_log
-    from reflexarc.datasets.session import Session
+    from reflexarc.datasets.session import Session, episode_logs
 
-    logs = [path] if path.is_file() else sorted(path.rglob("*.mcap"))
+    logs = [path] if path.is_file() else episode_logs(path)
     if not logs:
         raise LogError(f"{path}: no episode log (.mcap) there")
     table = Table("log", "now", "messages", "missing", "what was wrong")
