@@ -6,7 +6,7 @@
 In virtual time: the figures are the same on every run. Every episode is written down when it is done, so an interrupted
 run goes on where it was (`--log`). Exits with 1 if a bound is broken:
 
-    penetration   <= 8 mm: what the servo yields when the arm brakes as hard as it may (docs/safety.md)
+    penetration   <= 6 mm: the servo's tracking error at working speed
     sustained     <= the force ceiling, on hand and fingers, which the wrist sensor feels, and on the links before it
     peak          <= 1.2 x v·sqrt(k·m) of the contact, or the transient ceiling where that is more
 """
@@ -29,7 +29,7 @@ from reflexarc.configs.load import config_hash, load_robot, load_safety
 from reflexarc.pool import run_jobs
 from reflexarc.sim.adversary import KINDS, Arena, Attack, Kind, attack
 
-TOLERANCE_M = 0.008
+TOLERANCE_M = 0.006
 OVER_PREDICTION = 1.2
 BATCH = 10
 COLUMNS = (

@@ -14,6 +14,7 @@ import numpy as np
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import ControlError, unknown
+from reflexarc.controllers.kernels import turned_on
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64, ActionChunk
 
@@ -180,9 +181,8 @@ def decompose(points: F64, quats: F64, gripper: F64, spec: ActionSpec, space: Sp
 
 def _orientations(rotvecs: F64, absolute: bool, start: F64) -> tuple[F64, F64]:
     """Turns (H, 3) and orientations (H + 1, 4): R_{k+1} = exp(dr)·R_k, or exp(r) where they are absolute."""
-    quats, turns = [start], []
-    for rotvec in rotvecs:
-        turn = geometry.difference(geometry.exp(rotvec), quats[-1]) if absolute else rotvec
-        turns.append(turn)
-        quats.append(geometry.multiply(geometry.exp(turn), quats[-1]))
-    return np.array(turns), np.array(quats)
+    turns = np.ascontiguousarray(rotvecs)
+    if absolute:
+        asked = [start, *(geometry.exp(rotvec) for rotvec in rotvecs)]
+        turns = np.array([geometry.difference(after, before) for before, after in itertools.pairwise(asked)])
+    return turns, turned_on(start, turns)

@@ -623,12 +623,12 @@ class Controller:
 
         All of their acceleration may be used: a gap that closes slowly is an overshoot of what the policy asked for.
         """
-        share = 1.0
-        still, joints = np.zeros_like(self._aim), self._tracker.limits
+        share, joints = 1.0, self._tracker.limits
+        rates = self._kinematics.inverse_jacobian(self._aim)
         for way in ways:
             largest = float(np.max(np.abs(way) / limits.acceleration))
             if largest > 0.0:
-                change = np.abs(self._kinematics.velocity(self._aim, still, way / largest))
+                change = np.abs(rates @ way) / largest
                 share = min(share, 1.0 / max(float(np.max(change / joints.acceleration)), 1.0))
         return dataclasses.replace(limits, acceleration=share * limits.acceleration)
 

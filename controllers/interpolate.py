@@ -6,12 +6,10 @@ brakes to a hold, unless the chunk was slowing down or is to end at rest.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
 from reflexarc.controllers.chunk import Knots
-from reflexarc.controllers.kernels import cubic_at
+from reflexarc.controllers.kernels import cubic_at, spline_rates
 from reflexarc.controllers.path import NS, Sample, Stop
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
@@ -98,7 +96,7 @@ def knot_rates(knots: Knots, rest: bool) -> F64:
     start = np.concatenate([knots.velocity, knots.spin])
     before = slopes[-2] if len(slopes) > 1 else start
     end = np.zeros_like(start) if rest else _last_rate(before, slopes[-1])
-    return _monotone(_spline_rates(slopes, start, end), slopes)
+    return spline_rates(slopes, start, end)
 
 
 def knot_accelerations(knots: Knots, rates: F64) -> F64:
@@ -109,37 +107,6 @@ def knot_accelerations(knots: Knots, rates: F64) -> F64:
     last = (2.0 * rates[:-1] + 4.0 * rates[1:] - 6.0 * slopes) / h
     end = np.zeros((1, slopes.shape[1]))
     return np.vstack([end, 0.5 * (last[:-1] + first[1:]), end])
-
-
-def _spline_rates(slopes: F64, first: F64, last: F64) -> F64:
-    """Rates (H + 1, D) at equally spaced knots that make acceleration continuous, with those at the ends given.
-
-    de Boor, "A Practical Guide to Splines" (1978), chapter IV: r[k-1] + 4 r[k] + r[k+1] = 3 (s[k-1] + s[k]).
-    """
-    inner = len(slopes) - 1
-    if inner == 0:
-        return np.vstack([first, last])
-    right = 3.0 * (slopes[:-1] + slopes[1:])
-    right[0] -= first
-    right[-1] -= last
-    return np.vstack([first, _spline_inverse(inner) @ right, last])
-
-
-@functools.cache
-def _spline_inverse(inner: int) -> F64:
-    """The inverse (inner, inner) of the spline's matrix, 4 on the diagonal and 1 beside it."""
-    matrix = 4.0 * np.eye(inner) + np.eye(inner, k=1) + np.eye(inner, k=-1)
-    return np.array(np.linalg.inv(matrix), dtype=np.float64)
-
-
-def _monotone(rates: F64, slopes: F64) -> F64:
-    """`rates` with the inner ones zero where the slopes differ in sign, and at most three times the smaller slope."""
-    before, after = slopes[:-1], slopes[1:]
-    bound = 3.0 * np.minimum(np.abs(before), np.abs(after))
-    sign = np.where(before * after > 0.0, np.sign(before), 0.0)
-    limited = rates.copy()
-    limited[1:-1] = sign * np.clip(sign * rates[1:-1], 0.0, bound)
-    return limited
 
 
 def _last_rate(before: F64, last: F64) -> F64:

@@ -57,6 +57,43 @@ def beside(
 
 
 @compiled
+def turned_on(start: F64, turns: F64) -> F64:
+    """Orientations (H + 1, 4) from `start` (4,) on: R_{k+1} = exp(turns[k])·R_k."""
+    quats = np.empty((len(turns) + 1, 4))
+    quats[0] = start
+    for k in range(len(turns)):
+        quats[k + 1] = _turned(turns[k], quats[k])
+    return quats
+
+
+@compiled
+def spline_rates(slopes: F64, first: F64, last: F64) -> F64:
+    """Rates (H + 1, D) at equally spaced knots that make acceleration continuous, with those at the ends given.
+
+    slopes: (H, D) of the segments. de Boor, "A Practical Guide to Splines" (1978), chapter IV: r[k-1] + 4 r[k] + r[k+1]
+    = 3 (s[k-1] + s[k]), solved by elimination (Thomas). The inner ones are then limited as by Fritsch and Carlson
+    (1980): zero where the slopes differ in sign, at most three times the smaller one.
+    """
+    count, size = slopes.shape
+    rates, pivot = np.empty((count + 1, size)), np.empty(count + 1)
+    for i in range(size):
+        rates[0, i], rates[count, i] = first[i], last[i]
+        before = 0.0
+        for k in range(1, count):
+            right = 3.0 * (slopes[k - 1, i] + slopes[k, i]) - (first[i] if k == 1 else rates[k - 1, i])
+            right -= last[i] if k == count - 1 else 0.0
+            before = 1.0 / (4.0 - before) if k > 1 else 0.25
+            pivot[k], rates[k, i] = before, right * before
+        for k in range(count - 2, 0, -1):
+            rates[k, i] -= pivot[k] * rates[k + 1, i]
+        for k in range(1, count):
+            a, b = slopes[k - 1, i], slopes[k, i]
+            bound = 3.0 * min(abs(a), abs(b)) if a * b > 0.0 else 0.0
+            rates[k, i] = min(max(rates[k, i], -bound), bound) if (a > 0.0) == (rates[k, i] > 0.0) else 0.0
+    return rates
+
+
+@compiled
 def _turned(rotvec: F64, quat: F64) -> F64:
     """exp(rotvec)·quat, normalised."""
     angle = math.sqrt(rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2)
