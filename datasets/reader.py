@@ -191,6 +191,30 @@ class EpisodeReader:
             columns[name] = Column(name, times[order], tuple(raws[index].data for index in order))
         return columns
 
+    def ends(self, topics: Iterable[str]) -> dict[str, tuple[RawMessage, RawMessage]]:
+        """The first and the last message recorded on each topic that has any; what lies between is not read."""
+        names = frozenset(topics) & self._counts.keys()
+        with self.path.open("rb") as file:
+            first = self._outermost(file, names, self._places, last=False)
+            last = self._outermost(file, names, self._places[::-1], last=True)
+        return {name: (first[name], last[name]) for name in sorted(names)}
+
+    def _outermost(
+        self, file: BinaryIO, names: frozenset[str], places: list[_ChunkPlace], *, last: bool
+    ) -> dict[str, RawMessage]:
+        """By topic the first message (or the last) in the first of `places` that has any."""
+        found: dict[str, RawMessage] = {}
+        for place in places:
+            missing = names - found.keys()
+            if not missing:
+                break
+            if place.topics is not None and not missing & place.topics:
+                continue
+            for raw in messages_of(self._chunk_records(file, place)):
+                if raw.topic in missing and (last or raw.topic not in found):
+                    found[raw.topic] = raw
+        return found
+
     def _check_head(self, file: BinaryIO) -> int:
         """Check magic and header; returns where the first record after them starts."""
         file.seek(0)

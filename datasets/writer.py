@@ -93,7 +93,7 @@ class EpisodeWriter:
             self._append_metadata(EPISODE_RECORD, episode)
             if fsync:
                 self._sync_to_disk()
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except LogError:
             self.path.unlink(missing_ok=True)
             raise
@@ -372,7 +372,7 @@ def _create(path: Path) -> int:
         raise LogError(f"{path}: the episode log cannot be created: {error.strerror}") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new file's name survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
