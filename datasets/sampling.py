@@ -69,12 +69,14 @@ def sample_episode(
     cameras: Sequence[str],
     *,
     sources: Collection[str] | None = None,
+    pictures: bool = True,
 ) -> Samples:
     """Sample a log on the grid of `spec`; pure: the same log gives the same samples.
 
     sources: who may have been in control for an action to count; default everybody but a perturbation. From the first
     action of a row that does not count on, none of the row's does: what follows answers something the row's picture
     does not show. Past the end of the log an action is a hold, and does not count.
+    pictures: False leaves `images` empty, which saves decoding and memory; all else is the same.
     Raises LogError naming what is missing: a camera, the states, or any row with all of them.
     """
     if tuple(dim.name for dim in spec.dims) != TCP_DIMS:
@@ -107,7 +109,7 @@ def sample_episode(
     counts &= _allowed(columns["/event"], edges, sources)
     return Samples(
         t_ns=t_ns,
-        images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras},
+        images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras if pictures},
         instruction=reader.instruction,
         joint_position=now.joint_position,
         gripper=now.gripper,

@@ -54,10 +54,9 @@ def episode_logs(folder: Path) -> list[Path]:
     return found
 
 
-def discard(log: Path, session: Path) -> Path:
-    """Move a log into `session/discarded/`, where it keeps its name and gets a number; returns where it is now."""
-    folder = session / DISCARDED
-    folder.mkdir(exist_ok=True)
+def discard(log: Path, folder: Path) -> Path:
+    """Move a log into `folder`, where it keeps its name and gets a number; returns where it is now."""
+    folder.mkdir(parents=True, exist_ok=True)
     number = 0
     while (place := folder / f"{log.stem}.{number}.mcap").exists():
         number += 1
@@ -76,7 +75,7 @@ class Session:
 
     def refresh(self) -> None:
         """Read the logs that are new or have changed, and write the index where the folder can be written."""
-        known = self._load()
+        known = _indexed(self.folder)
         entries = []
         for path in episode_logs(self.folder):
             stat = path.stat()
@@ -97,21 +96,31 @@ class Session:
         """Every log that can be read, one after the other."""
         return (self.open(entry) for entry in self.episodes if not entry.error)
 
-    def _load(self) -> dict[str, EpisodeEntry]:
-        """The entries of the index; none if it is missing, damaged or of another version."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            index = json.loads((self.folder / INDEX_FILE).read_text())
-            if index["version"] == _INDEX_VERSION:
-                names = {field.name for field in fields(EpisodeEntry)}
-                values = [item for item in index["episodes"] if set(item) == names]
-                return {item["file"]: EpisodeEntry(**item) for item in values}
-        return {}
-
     def _save(self) -> None:
         index = {"version": _INDEX_VERSION, "episodes": [asdict(entry) for entry in self.episodes]}
         text = json.dumps(index, indent=1)
         with contextlib.suppress(LogError):  # a folder that cannot be written works without an index
             write_aside(self.folder / INDEX_FILE, lambda path: path.write_text(text), (OSError,))
+
+
+def session_of(log: Path) -> Path:
+    """The nearest folder above whose index lists the log; the log's own folder if there is none."""
+    log = log.absolute()
+    for folder in log.parents:
+        if log.relative_to(folder).as_posix() in _indexed(folder):
+            return folder
+    return log.parent
+
+
+def _indexed(folder: Path) -> dict[str, EpisodeEntry]:
+    """The entries of a folder's index; none if it is missing, damaged or of another version."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        index = json.loads((folder / INDEX_FILE).read_text())
+        if index["version"] == _INDEX_VERSION:
+            names = {field.name for field in fields(EpisodeEntry)}
+            values = [item for item in index["episodes"] if set(item) == names]
+            return {item["file"]: EpisodeEntry(**item) for item in values}
+    return {}
 
 
 def _read_entry(path: Path, name: str, size: int, modified_ns: int) -> EpisodeEntry:

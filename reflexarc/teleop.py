@@ -19,7 +19,7 @@ from rich.console import Console
 
 from reflexarc.configs.errors import LogError
 from reflexarc.configs.teleop import TeleopConfig
-from reflexarc.datasets.session import discard
+from reflexarc.datasets.session import DISCARDED, discard
 from reflexarc.runner import POLL_S, EpisodeFigures, Runner, Verdict
 from reflexarc.setup import Setup
 from reflexarc.wire.endpoints import Endpoints
@@ -198,7 +198,7 @@ class TeleopSession:
 
     def _discard(self, path: Path) -> None:
         """Move a log out of the session."""
-        discard(path, self._folder)
+        discard(path, self._folder / DISCARDED)
         self._desk.forget(path.stem)
 
     def _next_number(self) -> int:

@@ -1,0 +1,77 @@
+"""Which episodes of a session are meant: criteria that all must hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from reflexarc.configs.errors import LogError, unknown
+from reflexarc.datasets.summary import HUMAN, EpisodeSummary, limited_ticks, verdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Criteria:
+    """Empty or None where nothing is asked. Of several values of one criterion any will do.
+
+    success: `true`, `false`, `unjudged`. sources: who was in control at some time; `human` for whoever held a teleop
+    device. max_takeovers: how often at most a person took the arm from somebody. max_interventions: in how many ticks
+    at most safety changed a command.
+    """
+
+    tasks: tuple[str, ...] = ()
+    instructions: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+    success: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    max_takeovers: int | None = None
+    max_interventions: int | None = None
+    is_cut: bool | None = None
+
+
+def choose(episodes: Sequence[EpisodeSummary], criteria: Criteria) -> list[EpisodeSummary]:
+    """Those that meet all criteria, in their order.
+
+    Raises LogError naming a task, instruction, policy or source that no episode has, a bound below 0, or bounds that
+    contradict each other.
+    """
+    sources = tuple(HUMAN if name == "human" else name for name in criteria.sources)
+    _check_known("task", criteria.tasks, (each.task for each in episodes))
+    _check_known("instruction", criteria.instructions, (each.instruction for each in episodes))
+    _check_known("policy", criteria.policies, (each.policy for each in episodes))
+    _check_known("source", sources, (name for each in episodes for name in each.sources))
+    _check_bounds(criteria)
+    chosen = []
+    for each in episodes:
+        if (
+            (not criteria.tasks or each.task in criteria.tasks)
+            and (not criteria.instructions or each.instruction in criteria.instructions)
+            and (not criteria.policies or each.policy in criteria.policies)
+            and (not criteria.success or verdict(each.success) in criteria.success)
+            and (not sources or set(sources) & set(each.sources))
+            and (criteria.min_seconds is None or each.seconds >= criteria.min_seconds)
+            and (criteria.max_seconds is None or each.seconds <= criteria.max_seconds)
+            and (criteria.max_takeovers is None or each.takeovers <= criteria.max_takeovers)
+            and (criteria.is_cut is None or each.is_cut == criteria.is_cut)
+            and (criteria.max_interventions is None or limited_ticks(each.log) <= criteria.max_interventions)
+        ):
+            chosen.append(each)
+    return chosen
+
+
+def _check_known(kind: str, asked: Iterable[str], known: Iterable[str]) -> None:
+    names = set(known)
+    for name in asked:
+        if name not in names:
+            raise LogError(unknown(kind, name, names))
+
+
+def _check_bounds(criteria: Criteria) -> None:
+    for name in ("min_seconds", "max_seconds", "max_takeovers", "max_interventions"):
+        value = getattr(criteria, name)
+        if value is not None and not value >= 0:  # NaN neither
+            raise LogError(f"{name} is {value}; must be at least 0")
+    low, high = criteria.min_seconds, criteria.max_seconds
+    if low is not None and high is not None and low > high:
+        raise LogError(f"min_seconds {low} is above max_seconds {high}; no episode can be that long")
