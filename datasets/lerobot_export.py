@@ -30,6 +30,7 @@ from reflexarc.configs.errors import LogError
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import SAMPLER_VERSION, TCP_DIMS, Samples, sample_episode
 from reflexarc.datasets.session import EpisodeEntry, Session
+from reflexarc.datasets.statistics import statistics
 
 REPO = "reflexarc/export"
 """lerobot wants a name of the hub's; nothing is looked up there."""
@@ -206,7 +207,7 @@ def _write_part(job: _Job, entries: Sequence[EpisodeEntry], part: Path, logs: li
     try:
         dataset = _create(job, episodes[0], aside)
         for samples in episodes:
-            for row in range(_rows(samples)):
+            for row in range(samples.rows_to_learn):
                 dataset.add_frame(_frame(samples, row))
             dataset.save_episode(parallel_encoding=False)
         dataset.finalize()
@@ -216,7 +217,7 @@ def _write_part(job: _Job, entries: Sequence[EpisodeEntry], part: Path, logs: li
     page = {
         "key": job.key,
         "logs": logs,
-        "frames": sum(map(_rows, episodes)),
+        "frames": sum(samples.rows_to_learn for samples in episodes),
         "psnr_db": psnr,
         "episodes": [_origin(entry) for entry in entries],
     }
@@ -249,15 +250,9 @@ def _sampled(job: _Job, entry: EpisodeEntry) -> Samples:
     # One action a row: chunks are cut from consecutive rows by whoever trains.
     spec = job.spec.model_copy(update={"horizon": 1})
     samples = sample_episode(EpisodeReader(job.session / entry.file), spec, job.cameras)
-    if _rows(samples) < 1:
+    if samples.rows_to_learn < 1:
         raise LogError(f"{job.session / entry.file}: no row of it holds a label")
     return samples
-
-
-def _rows(samples: Samples) -> int:
-    """Rows up to the last one with a label: after it nothing was commanded any more."""
-    labels = np.flatnonzero(samples.mask[:, 0])
-    return int(labels[-1]) + 1 if len(labels) else 0
 
 
 def _frame(samples: Samples, row: int) -> dict[str, Any]:
@@ -294,7 +289,7 @@ def _verify(job: _Job, episodes: Sequence[Samples], root: Path) -> list[float]:
     index, worst = 0, []
     for samples in episodes:
         lowest = math.inf
-        for row in range(_rows(samples)):
+        for row in range(samples.rows_to_learn):
             item, numbers = dataset[index], stored[index]
             index += 1
             for name, value in _frame(samples, row).items():
@@ -355,16 +350,8 @@ def _page(job: _Job, pages: Sequence[dict[str, Any]], whole: Path) -> dict[str, 
         "frames": frames,
         "statistics": {
             # lerobot keeps bounds of quantiles of each episode only; these are exact, over all rows.
-            STATE: _statistics(np.asarray(data[STATE])),
-            ACTION: _statistics(np.asarray(data[ACTION])[labelled]),
+            STATE: statistics(np.asarray(data[STATE])),
+            ACTION: statistics(np.asarray(data[ACTION])[labelled]),
         },
         "episodes": [episode for page in pages for episode in page["episodes"]],
     }
-
-
-def _statistics(values: NDArray[np.float32]) -> dict[str, Any]:
-    values = values.astype(np.float64)
-    q01, q50, q99 = np.quantile(values, [0.01, 0.5, 0.99], axis=0)
-    rows = {"q01": q01, "q50": q50, "q99": q99, "min": values.min(0), "max": values.max(0)}
-    rows |= {"mean": values.mean(0), "std": values.std(0)}
-    return {name: row.tolist() for name, row in rows.items()} | {"count": len(values)}

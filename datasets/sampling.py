@@ -62,6 +62,12 @@ class Samples:
     mask: NDArray[np.bool_]
     focus: NDArray[np.float64]
 
+    @property
+    def rows_to_learn(self) -> int:
+        """Rows up to the last one whose first action is a label: after it nothing was commanded any more."""
+        labels = np.flatnonzero(self.mask[:, 0])
+        return int(labels[-1]) + 1 if len(labels) else 0
+
 
 def sample_episode(
     reader: EpisodeReader,

@@ -44,8 +44,8 @@ class EpisodeSummary:
 
     log: its path. size: bytes. seconds: from its first state to its last. policy: who was to drive; sources: who did,
     in order of first appearance. takeovers: how often a person took the arm from somebody. robot, joints, tick_hz:
-    name, number of joints and rate of the host. action_space, step_s: of the chunks that were played, whatever their horizon.
-    limits: hash of the safety limits. versions: of the software.
+    name, number of joints and rate of the host. action_space, step_s: of the chunks that were played, whatever their
+    horizon. limits: hash of the safety limits. versions: of the software.
     """
 
     log: Path
