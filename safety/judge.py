@@ -189,6 +189,37 @@ def judge(
 
 
 @compiled
+def shorten(
+    chain: Chain,
+    capsules: Capsules,
+    table: Clearances,
+    rates: Rates,
+    now: MotionState,
+    base: F64,
+    proposal: F64,
+    here: F64,
+    at: Scratch,
+    halvings: int,
+) -> tuple[F64, Verdict]:
+    """As much of the way from `base` (n,) to a refused `proposal` (n,) as is accepted, by halving, and the verdict.
+
+    The verdict is FINE only if something was accepted. here: as for `judge`.
+    """
+    none, nowhere = np.empty(0), np.empty((0, proposal.size))
+    best, low, high = proposal.copy(), 0.0, 1.0
+    verdict = Verdict(VELOCITY, 0, 0.0, 0.0, 0, now.position.copy(), np.empty((0, proposal.size)))
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        candidate = base + middle * (proposal - base)
+        judged = judge(chain, capsules, table, rates, now, candidate, here, at, none, nowhere)
+        if judged.rule == FINE:
+            best, verdict, low = candidate, judged, middle
+        else:
+            high = middle
+    return best, verdict
+
+
+@compiled
 def _tcp_rule(moved: F64, twist: F64, twist_change: F64, limits: F64) -> tuple[int, float]:
     """Which limit of the TCP a tick breaks, and what it asks for, in m or rad per tick; FINE if none."""
     for order in range(3):

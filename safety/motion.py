@@ -12,9 +12,9 @@ import dataclasses
 
 import numpy as np
 
-from reflexarc.safety.barrier import Row, bend_away
+from reflexarc.safety.barrier import barrier_rows, bend_away
 from reflexarc.safety.chain import jacobian, place
-from reflexarc.safety.clearance import JOINT, SINGULAR, clearances, gradient, scratch
+from reflexarc.safety.clearance import SINGULAR, clearances, gradient, scratch
 from reflexarc.safety.judge import (
     BODY_SPEED,
     CLEARANCE,
@@ -27,6 +27,7 @@ from reflexarc.safety.judge import (
     Rates,
     Verdict,
     judge,
+    shorten,
 )
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
@@ -42,12 +43,8 @@ REPORT_FRACTION = 1e-4
 BISECTIONS = 4
 # Quadratic programs for one proposal: what the first one bends it into may be in the way of something else.
 ROUNDS = 2
-# Clearances that one program heeds, those broken most first.
-MOST_ROWS = 8
 # What is too fast is proposed again at so much of what would have been allowed.
 BELOW = 0.98
-# m, rad: how much of a clearance a bent proposal leaves, so that linearising it does not make it fail again.
-LEAVE = 1e-6
 # Where a clearance is already negative by no more than this, the arm is not called outside: it is rounding.
 ROUNDING = 1e-9
 RULES = (
@@ -95,7 +92,6 @@ class MotionLimiter:
         self._here = np.zeros(rows)
         self._worst = np.zeros(rows)
         self._where = np.zeros((rows, len(limits.names)))
-        self._none = np.empty(0), np.empty((0, len(limits.names)))
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -106,7 +102,10 @@ class MotionLimiter:
         self.step(state, np.zeros((0, len(middle))), target, 1.0)
         self._gradient(0, middle)
         self._singular_share(middle)
-        self._judge(state, np.zeros_like(middle), collect=True)
+        still = np.zeros_like(middle)
+        self._judge(state, still)
+        self._barrier_rows(state, still)
+        self._shorten(state, np.zeros((0, len(middle))), still)
 
     def step(self, state: MotionState, stop: F64, target: Target, scale: float) -> Step:
         """The next tick towards `target`. stop: (m, n) as stored by the last step. scale: 1, or less to go slower."""
@@ -130,10 +129,10 @@ class MotionLimiter:
         )
         self._report(notes, found)
         slowing = self._slow_rows(state.position, wanted, found)
-        if slowing or verdict.rule != FINE:
+        if slowing[1].size or verdict.rule != FINE:
             proposal, verdict = self._improve(state, wanted, proposal, verdict, slowing, found)
         if verdict.rule != FINE:
-            proposal, verdict = self._shorten(state, stop, proposal, verdict)
+            proposal, verdict = self._shorten(state, stop, proposal)
         velocity, after = (proposal, verdict.stop) if verdict.rule == FINE else halt(state.velocity, stop)
         return Step(velocity, after, found, self._scale(velocity, asked))
 
@@ -150,8 +149,8 @@ class MotionLimiter:
         body, around = self._kinematics.body, self._around
         clearances(around.table, self._kinematics.chain, body.capsules, position, self._at, self._here)
 
-    def _judge(self, state: MotionState, proposal: F64, collect: bool = False) -> Verdict:
-        worst, where = (self._worst, self._where) if collect else self._none
+    def _judge(self, state: MotionState, proposal: F64) -> Verdict:
+        """The verdict, and in `_worst` and `_where` every clearance that is broken."""
         kinematics = self._kinematics
         return judge(
             kinematics.chain,
@@ -162,8 +161,22 @@ class MotionLimiter:
             proposal,
             self._here,
             self._at,
-            worst,
-            where,
+            self._worst,
+            self._where,
+        )
+
+    def _barrier_rows(self, state: MotionState, candidate: F64) -> tuple[F64, F64]:
+        kinematics = self._kinematics
+        return barrier_rows(
+            kinematics.chain,
+            kinematics.body.capsules,
+            self._around.table,
+            state.position,
+            candidate,
+            self._worst,
+            self._where,
+            self._at,
+            self._limits.dt,
         )
 
     def _project(self, state: MotionState, wanted: F64, notes: F64) -> F64:
@@ -175,9 +188,13 @@ class MotionLimiter:
         gradient(row, self._around.table, kinematics.chain, kinematics.body.capsules, position, self._at, out)
         return out
 
-    def _slow_rows(self, position: F64, wanted: F64, found: list[Intervention]) -> list[Row]:
-        """Where the arm is near something and approaches: only a share of that, none at the distance to keep."""
-        rows = []
+    def _slow_rows(self, position: F64, wanted: F64, found: list[Intervention]) -> tuple[F64, F64]:
+        """Where the arm is near something and approaches: only a share of that, none at the distance to keep.
+
+        Rows normal·v ≥ least, (k, n) and (k,).
+        """
+        normals: list[F64] = []
+        least: list[float] = []
         shares = self._here / self._around.slow
         for row in np.flatnonzero(shares < 1).tolist():
             share = float(shares[row])
@@ -189,10 +206,11 @@ class MotionLimiter:
             rate = float(normal @ wanted)
             allowed = max(share, 0.0) * rate
             if rate < 0:
-                rows.append(Row(normal, allowed))
+                normals.append(normal)
+                least.append(allowed)
             if rate < allowed - REPORT_FRACTION:
                 found.append(self._intervention(row, rate, allowed))
-        return rows
+        return np.reshape(normals, (-1, wanted.size)), np.array(least)
 
     def _singular_share(self, position: F64) -> float:
         at, slow, stop = self._at, self._around.singularity_slow, self._around.table.keep[-1]
@@ -207,66 +225,49 @@ class MotionLimiter:
         wanted: F64,
         proposal: F64,
         verdict: Verdict,
-        rows: list[Row],
+        slowing: tuple[F64, F64],
         found: list[Intervention],
     ) -> tuple[F64, Verdict]:
         """Slower where the proposal is too fast, bent where it runs into something; judged, perhaps still refused."""
         lower, upper = reachable(state, self._limits.rates)
-        rows, candidate = list(rows), proposal
-        if rows:
-            candidate = bend_away(proposal, lower, upper, rows, candidate)
-            verdict = self._judge(state, candidate, collect=True)
+        normals, least = slowing
+        candidate = proposal
+        if least.size:
+            candidate = bend_away(proposal, lower, upper, normals, least, candidate)
+            verdict = self._judge(state, candidate)
         refused = verdict
         for _ in range(ROUNDS):
             if verdict.rule == CLEARANCE:
-                rows += self._violated(state, candidate)
+                more = self._barrier_rows(state, candidate)
+                normals, least = np.concatenate([normals, more[0]]), np.concatenate([least, more[1]])
             elif verdict.rule in SPEEDS or verdict.rule == VELOCITY:
                 wanted = slower(wanted, verdict)
                 proposal = self._project(state, wanted, np.empty((1, 4)))
             else:
                 break
-            candidate = bend_away(proposal, lower, upper, rows, candidate) if rows else proposal
-            verdict = self._judge(state, candidate, collect=True)
+            candidate = (
+                bend_away(proposal, lower, upper, normals, least, candidate) if least.size else proposal
+            )
+            verdict = self._judge(state, candidate)
         if refused.rule != FINE:
             self._note(refused, found)
         return candidate, verdict
 
-    def _violated(self, state: MotionState, candidate: F64) -> list[Row]:
-        """A row for each clearance that the stop after `candidate`, just judged, would break."""
-        rows = []
-        square = float(candidate @ candidate)
-        for row in np.argsort(self._worst)[:MOST_ROWS]:
-            if self._worst[row] >= 0:
-                break
-            # How far the stop carries a velocity, seconds, by then.
-            carried = float((self._where[row] - state.position) @ candidate) / max(square, 1e-12)
-            carried = max(carried, self._limits.dt)
-            normal = self._normal(int(row))
-            rows.append(Row(normal, float(normal @ candidate) + (LEAVE - self._worst[row]) / carried))
-        return rows
-
-    def _normal(self, row: int) -> F64:
-        """The derivative (n,) of a clearance where it is worst."""
-        table = self._around.table
-        if table.kind[row] != JOINT:
-            return self._gradient(row, self._where[row])
-        normal = np.zeros(len(self._limits.names))
-        normal[table.a[row]] = -1.0 if table.b[row] else 1.0
-        return normal
-
-    def _shorten(self, state: MotionState, stop: F64, proposal: F64, verdict: Verdict) -> tuple[F64, Verdict]:
-        """As much of the way from the stop to a refused proposal as is accepted; `verdict` if none is."""
-        base = halt(state.velocity, stop)[0]
-        best, low, high = proposal, 0.0, 1.0
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            candidate = base + middle * (proposal - base)
-            judged = self._judge(state, candidate)
-            if judged.rule == FINE:
-                best, verdict, low = candidate, judged, middle
-            else:
-                high = middle
-        return best, verdict
+    def _shorten(self, state: MotionState, stop: F64, proposal: F64) -> tuple[F64, Verdict]:
+        """As much of the way from the stop to a refused proposal as is accepted."""
+        kinematics = self._kinematics
+        return shorten(
+            kinematics.chain,
+            kinematics.body.capsules,
+            self._around.table,
+            self._limits.rates,
+            state,
+            halt(state.velocity, stop)[0],
+            proposal,
+            self._here,
+            self._at,
+            BISECTIONS,
+        )
 
     def _scale(self, velocity: F64, asked: F64) -> float:
         """How much of the velocity that was asked for is there, along its direction, joints weighed by their limits."""

@@ -13,7 +13,7 @@ from reflexarc.configs.load import load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import HeldTool, NamedBox, SafetyConfig
 from reflexarc.safety import SafetyFilter
-from reflexarc.safety.barrier import Row, bend_away
+from reflexarc.safety.barrier import bend_away
 from reflexarc.safety.judge import velocity_bound
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
@@ -157,10 +157,14 @@ def test_slow_comes_before_stop(override: str) -> None:
 
 def test_the_program_takes_the_nearest_velocity_that_keeps_its_rows() -> None:
     proposal, bound = np.array([1.0, 0.5]), np.array([2.0, 2.0])
-    wall = Row(np.array([-2.0, 0.0]), -0.6)  # v0 ≤ 0.3
-    assert bend_away(proposal, -bound, bound, [wall], proposal) == pytest.approx([0.3, 0.5], abs=1e-6)
-    both = [wall, Row(np.array([1.0, 0.0]), 5.0)]  # v0 ≥ 5 as well: as little broken as can be
-    found = bend_away(proposal, -bound, bound, both, proposal)
+    wall, least = np.array([[-2.0, 0.0]]), np.array([-0.6])  # v0 ≤ 0.3
+    found = bend_away(proposal, -bound, bound, wall, least, proposal)
+    assert found == pytest.approx([0.3, 0.5], abs=1e-6)
+    both, above = (
+        np.vstack([wall, [1.0, 0.0]]),
+        np.append(least, 5.0),
+    )  # v0 ≥ 5 as well: as little broken as can be
+    found = bend_away(proposal, -bound, bound, both, above, proposal)
     assert (np.abs(found) <= bound).all()
 
 
