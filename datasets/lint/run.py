@@ -1,0 +1,98 @@
+"""Lint a session: every log read once, judged by itself, then compared with the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reflexarc.configs.errors import LogError
+from reflexarc.datasets.lint.compare import Judged, compare, too_few_peers
+from reflexarc.datasets.lint.findings import RULES, Finding, finding
+from reflexarc.datasets.lint.rules import check_episode
+from reflexarc.datasets.lint.signals import outline, read_signals
+from reflexarc.datasets.session import EpisodeEntry, Session
+
+Progress = Callable[[Sequence[EpisodeEntry]], Iterator[EpisodeEntry]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the lint of one session found.
+
+    entries: every log of the session. findings: sorted by episode and time. not_compared: tasks with too few successes
+    for the rule `outlier`.
+    """
+
+    folder: Path
+    entries: tuple[EpisodeEntry, ...]
+    findings: tuple[Finding, ...]
+    not_compared: tuple[str, ...]
+
+    @property
+    def errors(self) -> int:
+        """Findings that are errors."""
+        return sum(item.severity == "error" for item in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """Findings that are warnings."""
+        return len(self.findings) - self.errors
+
+    def counts(self) -> dict[str, int]:
+        """Episodes by rule, in the order of the table; rules that found nothing are there with 0."""
+        found = Counter(rule for rule, _ in {(item.rule, item.episode) for item in self.findings})
+        return {rule: found[rule] for rule in RULES}
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "session": str(self.folder),
+            "episodes": len(self.entries),
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "episodes_by_rule": self.counts(),
+            "tasks_with_too_few_successes_to_compare": list(self.not_compared),
+            "findings": [asdict(item) for item in self.findings],
+        }
+
+
+def lint_session(folder: Path, progress: Progress = iter) -> Report:
+    """Judge every log below `folder`; nothing there is changed but the session's index.
+
+    Raises LogError if the folder does not exist or holds no log. A log that cannot be read is a finding.
+    """
+    session = Session(folder)
+    if not session.episodes:
+        raise LogError(f"{folder}: no episode log (.mcap) there")
+    found: list[Finding] = []
+    judged: list[Judged] = []
+    for entry in progress(session.episodes):
+        try:
+            if entry.error:
+                raise LogError(entry.error)
+            signals = read_signals(session.open(entry))
+        except LogError as error:
+            found.append(_unreadable(session, entry, error))
+            continue
+        found += _cut(entry, signals.states.t[-1])
+        found += check_episode(signals, entry.file)
+        start = float(signals.states.t[0])
+        judged.append(Judged(entry.file, entry.task, entry.success, start, outline(signals)))
+    found += compare(judged)
+    found.sort(key=lambda item: (item.episode, item.time_s, item.rule))
+    return Report(session.folder, session.episodes, tuple(found), tuple(too_few_peers(judged)))
+
+
+def _unreadable(session: Session, entry: EpisodeEntry, error: LogError) -> Finding:
+    why = str(error).removeprefix(f"{session.folder / entry.file}: ")
+    text = f"{why}: try `reflexarc dataset repair`, or delete it"
+    return finding("unreadable", entry.file, 0.0, 1.0, text, signal="")
+
+
+def _cut(entry: EpisodeEntry, end_s: float) -> Iterator[Finding]:
+    if entry.is_cut:
+        text = "the recording was cut: repair it if that is not done yet; training and export leave it out"
+        yield finding("cut_short", entry.file, end_s, 1.0, text, signal="states")
