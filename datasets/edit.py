@@ -102,8 +102,27 @@ def split(
 def delete(logs: Sequence[Path]) -> dict[Path, Path]:
     """Move logs into `discarded/` of their sessions, out of what is listed and trained on; where each is now.
 
-    Raises LogError before the first is moved if one is no log, was deleted before or is being recorded.
+    Raises LogError before the first is moved if one of them cannot be deleted.
     """
+    check_deletable(logs)
+    places: dict[Path, Path] = {}
+    sessions = {log: session_of(log) for log in logs}
+    try:
+        for log, session in sessions.items():
+            below = log.absolute().parent.relative_to(session)
+            places[log] = discard(log, session / DISCARDED / below)
+    except OSError as error:
+        raise LogError(f"{error.filename}: the log cannot be deleted: {error.strerror}") from error
+    finally:
+        for session in set(sessions.values()):
+            Session(session)  # which makes its index anew
+    return places
+
+
+def check_deletable(logs: Sequence[Path]) -> None:
+    """Raise LogError if one of the files is no log, was deleted before or is being recorded, or if there is none."""
+    if not logs:
+        raise LogError("no episode log is named")
     for log in logs:
         if not log.is_file() or log.suffix != ".mcap":
             raise LogError(
@@ -111,20 +130,11 @@ def delete(logs: Sequence[Path]) -> dict[Path, Path]:
             )
         if DISCARDED in log.absolute().parts:
             raise LogError(f"{log} was deleted before; remove the file to lose it for good")
-    places, sessions = {}, {}
-    try:
-        for log in logs:
+        try:
             with held(log):
-                sessions[log] = session_of(log)
-        for log in dict.fromkeys(logs):
-            below = log.absolute().parent.relative_to(sessions[log])
-            places[log] = discard(log, sessions[log] / DISCARDED / below)
-    except OSError as error:
-        raise LogError(f"{error.filename}: the log cannot be deleted: {error.strerror}") from error
-    finally:
-        for session in set(sessions.values()):
-            Session(session)  # which makes its index anew
-    return places
+                pass
+        except OSError as error:
+            raise LogError(f"{log}: the log cannot be read: {error.strerror}") from error
 
 
 def _distinct(episodes: Sequence[tuple[Path, EpisodeSummary]]) -> Iterator[tuple[Path, EpisodeSummary]]:

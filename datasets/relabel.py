@@ -9,6 +9,7 @@ size (`cache.py`) sees that it is another one.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,28 @@ def relabel(path: Path | str, labels: Labels) -> dict[str, Any]:
         raise LogError(f"{path}: the log cannot be relabelled: {error.strerror}") from error
 
 
-def check_relabelled(reader: EpisodeReader) -> None:
-    """Raise LogError if the labels of this log cannot be changed as it is."""
+def relabel_all(
+    logs: Sequence[Path], labels: Labels, progress: Callable[[Sequence[Path], str], Iterator[Path]]
+) -> dict[Path, dict[str, Any]]:
+    """`relabel` log after log; what each was. All are looked at before the first is changed.
+
+    Whatever interrupts it, every log is whole, and doing it again does the rest.
+    """
+    for log in progress(logs, "looking"):
+        _open(log)
+    return {log: relabel(log, labels) for log in progress(logs, "relabelling")}
+
+
+def _open(path: Path) -> EpisodeReader:
+    """The log; LogError if its labels cannot be changed as it is."""
+    reader = EpisodeReader(path)
     if reader.outcome is None:
-        raise LogError(f"{reader.path} was cut before its end; run `reflexarc dataset repair` on it first")
+        raise LogError(f"{path} was cut before its end; run `reflexarc dataset repair` on it first")
+    return reader
 
 
 def _relabel(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    reader = EpisodeReader(path)
-    check_relabelled(reader)
+    reader = _open(path)
     now = dataclasses.asdict(labels_of(reader))
     was = {name: now[name] for name, value in wanted.items() if value != now[name]}
     if not was:

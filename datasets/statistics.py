@@ -45,9 +45,9 @@ def session_statistics(
     """JSON-ready statistics of a session's successful whole episodes (all_episodes: of every whole one).
 
     spec: its step is the one from row to row; labels are its first actions. cameras: whose pictures a row needs;
-    default those that all episodes have. `labels` and `states` map each dimension to its unit and statistics, `tasks` each task
-    to its number of episodes, rows and labels. Raises LogError if there is no such episode, one cannot be read or
-    sampled, or they are not of one robot.
+    default those that all episodes have. `labels` and `states` map each dimension to its unit and statistics, `tasks`
+    each task to its number of episodes, rows and labels. Raises LogError if there is no such episode, one cannot be
+    read or sampled, or they are not of one robot.
     """
     whole = [each for each in survey_whole(folder, progress) if not each.is_cut]
     episodes = [each for each in whole if all_episodes or each.success]

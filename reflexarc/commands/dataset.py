@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from reflexarc.commands.options import JsonPath, console, write_json
+from reflexarc.commands.dataset_edit import EDIT_COMMANDS
+from reflexarc.commands.options import JsonPath, console, tracked, write_json
 from reflexarc.configs.errors import LogError
 
 
@@ -119,13 +120,6 @@ def import_(folder: tyro.conf.Positional[Path], /, out: Path, json: JsonPath = N
     write_json(json, [str(log) for log in logs])
 
 
-def tracked[T](items: Sequence[T], what: str) -> Iterator[T]:
-    """`items` with a bar of progress."""
-    from rich.progress import track
-
-    return iter(track(items, what, console=console, transient=True))
-
-
 def quiet_lerobot() -> None:
     """What encoder and tables report of each file would bury our own lines. Raises LogError without lerobot."""
     os.environ.setdefault("SVT_LOG", "1")  # errors only
@@ -139,7 +133,12 @@ def quiet_lerobot() -> None:
     av.logging.set_libav_level(av.logging.ERROR)
 
 
-DATASET_COMMANDS: dict[str, Callable[..., Any]] = {"repair": repair, "export": export, "import": import_}
+DATASET_COMMANDS: dict[str, Callable[..., Any]] = {
+    **EDIT_COMMANDS,
+    "repair": repair,
+    "export": export,
+    "import": import_,
+}
 
 
 def dataset() -> None:

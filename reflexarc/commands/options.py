@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,13 @@ def run_folder(command: str, out: Path | None) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot make the output folder {folder}: {error.strerror}") from error
     return folder
+
+
+def tracked[T](items: Sequence[T], what: str) -> Iterator[T]:
+    """`items` with a bar of progress."""
+    from rich.progress import track
+
+    return iter(track(items, what, console=console, transient=True))
 
 
 def write_json(path: Path | None, figures: Any) -> None:
