@@ -1,7 +1,8 @@
 """The recorder process: listens to everything that is published in a run and logs it, one file an episode.
 
 It can fall behind, freeze or die without touching a loop: publishers never wait for it. Receiving and writing are two
-threads with a bounded backlog between them, so that a disk that takes its time costs pictures at worst.
+threads with a bounded backlog between them, so that a disk that takes its time costs pictures at worst. One that hangs
+ends the episode's recording before the memory is full, and is told by an event.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from reflexarc.datasets.format import topic_of
 from reflexarc.datasets.recording import Backlog, EpisodeRecorder
 from reflexarc.wire.clock import give_way_to_loops, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
-from reflexarc.wire.messages import Event, Message
+from reflexarc.wire.messages import EpisodeStart, Event, Message
 from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber, wait_any
 
 PEER = "recorder"
@@ -69,8 +70,10 @@ class _RecorderProcess:
         ]
         self._publisher = Publisher(endpoints.recorder, name="recorder")
         self._heartbeats = Heartbeats(endpoints.heartbeat, PEER)
+        self._folder = folder
         self._backlog = Backlog()
         self._notices: SimpleQueue[tuple[str, str, _Data]] = SimpleQueue()
+        self._stall_told = False
         self._ending = threading.Event()
         self._recorder = EpisodeRecorder(
             folder, lambda kind, text, data: self._notices.put((kind, text, data)), fsync=fsync
@@ -87,8 +90,9 @@ class _RecorderProcess:
         # One host, one clock: by time, so that a stop does not overtake what other sockets had sent before it.
         for message in sorted(batch, key=lambda message: message.t_ns):
             topic = topic_of(message)
-            if topic is not None:
-                self._backlog.put(topic, message, now)
+            if topic is not None and not self._backlog.put(topic, message, now) and self._backlog.stalled:
+                self._tell_stall(message)
+        self._stall_told = self._stall_told and self._backlog.stalled
         for subscriber in self._subscribers:
             fault = subscriber.take_fault()
             if fault:
@@ -108,6 +112,27 @@ class _RecorderProcess:
             subscriber.close()
         self._publisher.close()
         self._heartbeats.close()
+
+    def _tell_stall(self, refused: Message) -> None:
+        """Say once that the disk hangs, and of every episode that begins meanwhile that it is not recorded."""
+        if isinstance(refused, EpisodeStart):
+            episode = refused.episode
+            self._notices.put(
+                ("recorder_error", f"{episode} is not recorded: {self._hangs()}", {"episode": episode})
+            )
+        elif not self._stall_told:
+            episode = self._recorder.episode
+            self._notices.put(
+                ("recorder_error", f"recording {episode} ends: {self._hangs()}", {"episode": episode})
+            )
+        self._stall_told = True
+
+    def _hangs(self) -> str:
+        limit = self._backlog.size_limit
+        return (
+            f"the disk of {self._folder} takes nothing; commands, safety reports and events that wait have "
+            f"reached {limit} bytes, the limit; see to the disk, then begin a new episode"
+        )
 
     def _publish_notices(self, now_ns: int) -> None:
         while True:
@@ -130,6 +155,10 @@ class _RecorderProcess:
                 self._count_drops()
             if item is not None:
                 self._recorder.handle(*item)
+            elif self._backlog.stalled:
+                self._count_drops()
+                self._recorder.stop(self._hangs())
+                self._backlog.resume()
             elif self._ending.is_set():
                 self._count_drops()
                 self._recorder.stop("the recorder was stopped during the episode")

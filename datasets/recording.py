@@ -17,11 +17,15 @@ from typing import Any
 from reflexarc.configs.errors import LogError, WireError
 from reflexarc.datasets.format import CAMERA_PREFIX, topic_of
 from reflexarc.datasets.writer import EpisodeWriter
+from reflexarc.wire.codec import encode
 from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Message, SimInitial, SimSteps
 
 BACKLOG_MESSAGES = 20_000
 """Half a minute of everything at 200 Hz, and below 500 MB of 96x96 pictures."""
 BACKLOG_IMAGES = 600
+BACKLOG_BYTES = 64 * 1024 * 1024
+"""Of what is never dropped, as it will be written: two minutes of commands and reports at 200 Hz. A disk that has taken
+nothing for so long hangs, and the computer's memory must not be what ends the recording."""
 PREROLL_MESSAGES = 6_000
 """Half a minute of physics at 200 Hz between a reset and the start of its episode."""
 _ESSENTIAL = frozenset({"/setpoint", "/chunk", "/safety", "/event", "/episode", "/sim/initial"})
@@ -33,30 +37,49 @@ Item = tuple[str, Message, int]
 class Backlog:
     """A bounded queue between the receiving and the writing thread; never blocks the one that puts.
 
-    When it is full images are dropped first, then states and physics; commands, safety and events never are.
+    When it is full images are dropped first, then states and physics; commands, safety and events never are. When
+    those alone have come to `size` bytes it is `stalled`: nothing is taken any more, so that what stands in it has no
+    gap, until whoever writes has written that and says `resume`.
     """
 
-    def __init__(self, messages: int = BACKLOG_MESSAGES, images: int = BACKLOG_IMAGES) -> None:
-        self._items: deque[Item] = deque()
+    def __init__(
+        self, messages: int = BACKLOG_MESSAGES, images: int = BACKLOG_IMAGES, size: int | None = None
+    ) -> None:
+        self._items: deque[tuple[Item, int]] = deque()
         self._ready = threading.Condition()
         self._limits = messages, images
         self._images = 0
+        self.size_limit = BACKLOG_BYTES if size is None else size
+        self._size = 0
+        self._stalled = False
         self._drops: Counter[str] = Counter()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether what is never dropped has reached its bound."""
+        return self._stalled
 
     def put(self, topic: str, message: Message, received_ns: int) -> bool:
         """Queue a message; False if it was dropped, which is counted."""
         messages, images = self._limits
         is_image = topic.startswith(CAMERA_PREFIX)
+        size = len(encode(message)) if topic in _ESSENTIAL else 0
         with self._ready:
-            if topic not in _ESSENTIAL and (
-                len(self._items) >= messages or (is_image and self._images >= images)
-            ):
+            self._stalled = self._stalled or self._size + size > self.size_limit
+            full = not size and (len(self._items) >= messages or (is_image and self._images >= images))
+            if self._stalled or full:
                 self._drops[topic] += 1
                 return False
             self._images += is_image
-            self._items.append((topic, message, received_ns))
+            self._size += size
+            self._items.append(((topic, message, received_ns), size))
             self._ready.notify()
         return True
+
+    def resume(self) -> None:
+        """Take messages again."""
+        with self._ready:
+            self._stalled = False
 
     def get(self, timeout_s: float) -> Item | None:
         """The oldest message; None if there is none within the timeout."""
@@ -65,8 +88,9 @@ class Backlog:
                 self._ready.wait(timeout_s)
             if not self._items:
                 return None
-            item = self._items.popleft()
+            item, size = self._items.popleft()
             self._images -= item[0].startswith(CAMERA_PREFIX)
+            self._size -= size
             return item
 
     def take_drops(self) -> dict[str, int]:

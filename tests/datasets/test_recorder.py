@@ -21,7 +21,7 @@ from reflexarc.datasets.recorder import PEER, run_recorder
 from reflexarc.datasets.repair import repair
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
-from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Event, Message, Observation
+from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Event, Message, Observation, Setpoint
 from reflexarc.wire.sockets import PeerWatch, Publisher, Subscriber
 
 HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
@@ -36,6 +36,18 @@ if limit:  # a file may not grow beyond this: to the writer the same as a full d
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 run_recorder(Path(sys.argv[1]), Endpoints.model_validate_json(sys.argv[2]))
 """
+HANGING = """
+import os, time
+from reflexarc.datasets import recording
+recording.BACKLOG_BYTES = 40_000
+sync = os.fsync
+def hangs_while_told(fd):
+    while os.path.exists(sys.argv[4]):
+        time.sleep(0.01)
+    sync(fd)
+os.fsync = hangs_while_told
+"""
+"""A disk that takes nothing while a file of that name is there."""
 SOURCE_OF = {
     "/state": "state",
     "/safety": "state",
@@ -56,8 +68,9 @@ SOURCE_OF = {
 class Bench:
     """Everybody else of a run, with a recorder in a process of its own."""
 
-    def __init__(self, folder: Path, tmp_path: Path, limit: int = 0) -> None:
+    def __init__(self, folder: Path, tmp_path: Path, limit: int = 0, hang: Path | None = None) -> None:
         self.folder = folder
+        code = CHILD if hang is None else "import sys" + HANGING + CHILD
         names = {
             name: f"ipc://{tmp_path}/{name}" for name in (*set(SOURCE_OF.values()), "heartbeat", "recorder")
         }
@@ -69,7 +82,15 @@ class Bench:
         self._told: Subscriber[Event] = Subscriber(self.endpoints.recorder, Event)
         self.events: list[Event] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(folder), self.endpoints.model_dump_json(), str(limit)],
+            [
+                sys.executable,
+                "-c",
+                code,
+                str(folder),
+                self.endpoints.model_dump_json(),
+                str(limit),
+                str(hang),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -230,6 +251,51 @@ def test_a_full_disk_ends_the_episode_not_the_recorder(tmp_path: Path) -> None:
         bench.end("two")
         assert not bench.log("two").is_cut
         assert bench.process.poll() is None
+    finally:
+        bench.close()
+
+
+def test_a_disk_that_hangs_ends_the_episode_before_the_memory_is_full(tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    bench = Bench(tmp_path / "logs", tmp_path, hang=hang)
+    setpoint = next(message for topic, message in every_message() if topic == "/setpoint")
+    assert isinstance(setpoint, Setpoint)
+    try:
+        bench.begin("one")
+        bench.stream(0.2)
+        hang.touch()
+        sent = 0
+
+        def told() -> list[Event]:
+            nonlocal sent
+            bench.send(msgspec.structs.replace(setpoint, seq=sent))
+            sent += 1
+            return [event for event in bench.events if event.kind == "recorder_error"]
+
+        bench.until(lambda: bool(told()))
+        (error,) = told()
+        assert "recording one ends: the disk of" in error.text
+        assert "have reached 40000 bytes, the limit" in error.text
+        bench.begin("two")
+        bench.until(lambda: len(told()) == 2)
+        assert told()[1].text.startswith("two is not recorded: the disk of")
+        assert len(told()) == 2  # said once, however much is refused
+        hang.unlink()
+        bench.until(lambda: any(event.kind == "recorded" for event in bench.events))
+        reader = bench.log("one")
+        assert not reader.is_cut
+        outcome = reader.outcome or {}
+        assert "takes nothing" in outcome["error"]
+        kept = [getattr(message, "seq", -1) for _, message in reader.messages(["/setpoint"])]
+        assert kept == list(range(len(kept)))
+        assert 0 < len(kept) < sent
+        assert outcome["dropped"]["/setpoint"] > 0
+        assert not (bench.folder / "two.mcap").exists()
+        bench.events.clear()
+        bench.begin("three")
+        bench.stream(0.1)
+        bench.end("three")
+        assert bench.log("three").outcome == {"success": True, "dropped": {}}
     finally:
         bench.close()
 

@@ -13,6 +13,7 @@ from reflexarc.datasets import recording
 from reflexarc.datasets.format import topic_of
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.recording import Backlog, EpisodeRecorder
+from reflexarc.wire.codec import encode
 from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Message, SimSteps
 
 HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
@@ -169,6 +170,31 @@ def test_a_full_backlog_drops_images_first_and_commands_never() -> None:
     assert kept[:20] == ["/camera/front"] * 5 + ["/state"] * 15
     assert {topic: kept.count(topic) for topic in essential} == dict.fromkeys(essential, 50)
     assert backlog.put("/camera/front", picture(0), 0)
+
+
+def test_what_is_never_dropped_is_bounded_in_bytes_and_then_nothing_is_taken_until_it_is_written() -> None:
+    messages = dict(every_message())
+    setpoint = messages["/setpoint"]
+    each = len(encode(setpoint))
+    backlog = Backlog(size=10 * each)
+    assert [backlog.put("/setpoint", setpoint, number) for number in range(12)] == [True] * 10 + [False] * 2
+    assert backlog.stalled
+    for topic in ("/state", "/camera/front", "/event", "/setpoint"):
+        assert not backlog.put(topic, messages[topic], 0)
+    taken = [item[2] for item in iter(lambda: backlog.get(0.0), None)]
+    assert taken == list(range(10))  # no gap: what came first, and nothing after the first that was refused
+    assert not backlog.put("/setpoint", setpoint, 0)
+    assert backlog.take_drops() == {"/setpoint": 4, "/state": 1, "/camera/front": 1, "/event": 1}
+    backlog.resume()
+    assert [backlog.put("/setpoint", setpoint, number) for number in range(11)] == [True] * 10 + [False]
+
+
+def test_pictures_and_states_do_not_count_against_the_bound_in_bytes() -> None:
+    messages = dict(every_message())
+    backlog = Backlog(size=len(encode(messages["/setpoint"])))
+    assert all(backlog.put("/camera/front", picture(number), number) for number in range(50))
+    assert backlog.put("/setpoint", messages["/setpoint"], 0)
+    assert not backlog.stalled
 
 
 def test_a_backlog_hands_over_between_threads_in_order() -> None:
