@@ -35,6 +35,15 @@ _GAP = 6
 _TITLE_HEIGHT = 34
 _ROW_GAP = 22
 _BADGE = 18
+_BAR = (24, 26, 29)
+_SAFETY_INK = {
+    "active": (102, 187, 106),
+    "reduced": (212, 225, 87),
+    "hold": (255, 238, 88),
+    "protective_stop": (255, 167, 38),
+    "e_stop": (239, 83, 80),
+}
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,21 @@ def contact_sheet(
     write_aside(path, lambda target: sheet.save(target, "PNG", optimize=True), (OSError,))
 
 
+def caption(image: Frame, instruction: str, time_s: float, safety: str) -> Frame:
+    """The frame with a bar below it: instruction, time, and the state of safety in the colour of its gravity."""
+    height, width = image.shape[:2]
+    size = max(10, width // 26)
+    font, bar = _font(size), 4 * size
+    sheet = Image.new("RGB", (width, height + bar), _BAR)
+    sheet.paste(Image.fromarray(image), (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    first, second = height + bar // 4, height + 3 * bar // 4
+    draw.text((_GAP, first), _fitted(draw, instruction, font, width - 2 * _GAP), "white", font, anchor="lm")
+    draw.text((_GAP, second), f"{time_s:.2f} s", "white", font, anchor="lm")
+    draw.text((width - _GAP, second), safety, _SAFETY_INK.get(safety, "white"), font, anchor="rm")
+    return np.asarray(sheet)
+
+
 def write_aside(path: Path, write: Callable[[Path], object], failures: tuple[type[Exception], ...]) -> None:
     """Let `write` fill a file beside `path`, then rename it; on any error nothing is left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,10 +184,14 @@ def _draw_title(draw: ImageDraw.ImageDraw, row: SheetRow, y: int, width: int) ->
     draw.text((width - _MARGIN, middle), row.note, _FAINT, note_font, anchor="rm")
     left = _MARGIN + _BADGE + 10
     room = width - _MARGIN - note_width - 16 - left
-    title = row.title
-    while title and draw.textlength(title, font) > room:
-        title = f"{title.rstrip('…')[:-1].rstrip()}…" if len(title) > 2 else ""
-    draw.text((left, middle), title, _INK, font, anchor="lm")
+    draw.text((left, middle), _fitted(draw, row.title, font, room), _INK, font, anchor="lm")
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, font: _Font, room: float) -> str:
+    """The text, shortened until it fits into `room` pixels."""
+    while text and draw.textlength(text, font) > room:
+        text = f"{text.rstrip('…')[:-1].rstrip()}…" if len(text) > 2 else ""
+    return text
 
 
 def _draw_badge(draw: ImageDraw.ImageDraw, success: bool | None, corner: tuple[int, int]) -> None:
@@ -180,6 +208,6 @@ def _draw_badge(draw: ImageDraw.ImageDraw, success: bool | None, corner: tuple[i
         draw.line([(x + u * _BADGE, y + v * _BADGE) for u, v in mark], fill="white", width=2)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> _Font:
     """Pillow's own font: no font of the system is needed."""
     return ImageFont.load_default(size)

@@ -6,8 +6,10 @@ rendered afresh at a size that people like to look at. A log from a real arm sho
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import bisect
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mujoco
@@ -17,12 +19,13 @@ from PIL import Image
 
 from reflexarc.configs.errors import LogError, unknown
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.video import write_mp4
+from reflexarc.datasets.video import caption, write_mp4
 from reflexarc.replay import open_initial, resimulate
 from reflexarc.wire.images import decode_image
-from reflexarc.wire.messages import CameraFrame
+from reflexarc.wire.messages import CameraFrame, State
 
 Frame = NDArray[np.uint8]
+FPS = 20.0
 
 
 def is_simulated(reader: EpisodeReader) -> bool:
@@ -31,9 +34,9 @@ def is_simulated(reader: EpisodeReader) -> bool:
 
 
 def simulated_frames(
-    reader: EpisodeReader, *, camera: str = "front", size: int = 360, fps: float = 20.0
-) -> Iterator[Frame]:
-    """Re-rendered frames (size, size, 3) uint8 RGB at `fps` of simulated time."""
+    reader: EpisodeReader, *, camera: str = "front", size: int = 360, fps: float = FPS
+) -> Iterator[tuple[int, Frame]]:
+    """(time in ns of the log, frame (size, size, 3) uint8 RGB), re-rendered at `fps` of simulated time."""
     model, data, _ = open_initial(reader)
     cameras = [model.camera(index).name for index in range(model.ncam)]
     if camera not in cameras:
@@ -43,25 +46,27 @@ def simulated_frames(
     renderer = mujoco.Renderer(model, size, size)
     try:
         next_frame = 0.0
-        for _ in resimulate(model, data, reader):
+        for message in resimulate(model, data, reader):
             if data.time + 1e-9 >= next_frame:
                 renderer.update_scene(data, camera)
-                yield renderer.render().copy()
+                yield message.t_ns, renderer.render().copy()
                 next_frame += 1.0 / fps
     finally:
         renderer.close()
 
 
-def logged_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> Iterator[Frame]:
-    """The pictures of the log, enlarged to (size, size, 3)."""
+def logged_frames(
+    reader: EpisodeReader, *, camera: str = "front", size: int = 360
+) -> Iterator[tuple[int, Frame]]:
+    """(capture time in ns, picture of the log enlarged to (size, size, 3))."""
     for _, message in reader.messages([f"/camera/{camera}"]):
         assert isinstance(message, CameraFrame)
         image = Image.fromarray(decode_image(message)).resize((size, size), Image.Resampling.NEAREST)
-        yield np.asarray(image)
+        yield message.t_capture_ns, np.asarray(image)
 
 
-def episode_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> list[Frame]:
-    """Frames of the episode at 20 Hz from the simulator, or at the camera's rate from the log.
+def timed_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> list[tuple[int, Frame]]:
+    """(ns, frame) of the episode at 20 Hz from the simulator, or at the camera's rate from the log.
 
     Raises LogError naming the cameras of the log if it has no picture of `camera`.
     """
@@ -69,27 +74,63 @@ def episode_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 
         return list(simulated_frames(reader, camera=camera, size=size))
     frames = list(logged_frames(reader, camera=camera, size=size))
     if not frames:
-        topics = sorted({topic for topic, _ in reader.messages() if topic.startswith("/camera/")})
-        raise LogError(
-            f"{reader.path}: no picture of camera {camera!r}; the log has {', '.join(topics) or 'none'}"
-        )
+        raise LogError(f"{reader.path}: {unknown('camera', camera, reader.cameras)}")
     return frames
 
 
-def view_episode(path: Path, out: Path, *, camera: str = "front", size: int = 360) -> dict[str, str]:
-    """Write `<name>.mp4` and `<name>.rrd` of a log into `out`; returns their paths by kind."""
-    from reflexarc.datasets.rerun_view import write_rrd
+def episode_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> list[Frame]:
+    """The frames of `timed_frames` alone."""
+    return [frame for _, frame in timed_frames(reader, camera=camera, size=size)]
+
+
+def captioned(reader: EpisodeReader, frames: Sequence[tuple[int, Frame]], begin_ns: int) -> Iterator[Frame]:
+    """The frames with instruction, time since `begin_ns` and the state of safety written below them."""
+    states = [state for _, state in reader.messages(["/state"]) if isinstance(state, State)]
+    times = [state.t_state_ns for state in states]
+    instruction = reader.instruction
+    for time_ns, frame in frames:
+        index = bisect.bisect_right(times, time_ns) - 1
+        safety = states[index].safety if index >= 0 else ""
+        yield caption(frame, instruction, (time_ns - begin_ns) * 1e-9, safety)
+
+
+def frame_rate(frames: Sequence[tuple[int, Frame]]) -> float:
+    """Frames a second, by the median time between two of them."""
+    if len(frames) < 2:
+        return FPS
+    return 1e9 / max(float(np.median(np.diff([time_ns for time_ns, _ in frames]))), 1e6)
+
+
+def view_episode(
+    path: Path, out: Path, *, camera: str = "front", size: int = 360, at_s: float | None = None
+) -> dict[str, str]:
+    """Write `<name>.mp4` and `<name>.rrd` of a log into `out`; returns their paths by kind.
+
+    at_s: only what is around this instant, s on the time line; the names then say which.
+    """
+    from reflexarc.datasets.rerun_view import AT_S, start_of, write_rrd
 
     reader = EpisodeReader(path)
-    out.mkdir(parents=True, exist_ok=True)
-    video, recording = out / f"{path.stem}.mp4", out / f"{path.stem}.rrd"
-    fps = 20.0 if is_simulated(reader) else 10.0
-    write_mp4(episode_frames(reader, camera=camera, size=size), video, fps)
-    write_rrd(reader, recording)
+    begin_ns, _ = start_of(reader)
+    name = path.stem if at_s is None else f"{path.stem}-at-{at_s:g}"
+    video, recording = out / f"{name}.mp4", out / f"{name}.rrd"
+    write_rrd(reader, recording, at_s)
+    frames = timed_frames(reader, camera=camera, size=size)
+    if at_s is not None:
+        near = begin_ns + round(at_s * 1e9)
+        frames = [each for each in frames if abs(each[0] - near) <= AT_S * 1e9]
+        if not frames:
+            raise LogError(f"{path}: no picture of camera {camera!r} within {AT_S} s of --at {at_s:g}")
+    write_mp4(captioned(reader, frames, begin_ns), video, frame_rate(frames))
     return {"mp4": str(video), "rrd": str(recording)}
 
 
-def outcome_of(reader: EpisodeReader) -> dict[str, object]:
-    """The outcome the runner wrote, or an empty dictionary for a cut episode."""
-    outcome = reader.outcome
-    return dict(json.loads(outcome)) if isinstance(outcome, str) else dict(outcome or {})
+def open_viewer(*recordings: Path) -> None:
+    """Show recordings in Rerun's viewer until it is closed; LogError with its reason if it does not start."""
+    command = [sys.executable, "-m", "rerun", *map(str, recordings)]
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if ended.returncode != 0:
+        lines = ended.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {ended.returncode}"
+        written = ", ".join(map(str, recordings))
+        raise LogError(f"Rerun's viewer does not start here ({reason}); recorded: {written}")
