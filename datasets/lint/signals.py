@@ -239,7 +239,7 @@ class _Log:
 
     def _grey(self, frame: CameraFrame) -> F64:
         try:
-            return np.asarray(decode_image(frame).mean(axis=2))
+            return np.asarray(decode_image(frame).mean(axis=2), dtype=np.float64)
         except WireError as error:
             raise LogError(f"{self._path}: picture {frame.seq}: {error}") from error
 
@@ -256,7 +256,7 @@ class _Log:
         return message
 
     def _s(self, times_ns: Sequence[int] | I64) -> F64:
-        return (np.asarray(times_ns, dtype=np.int64) - self._start_ns) * 1e-9
+        return np.asarray((np.asarray(times_ns, dtype=np.int64) - self._start_ns) * 1e-9, dtype=np.float64)
 
 
 def _coarse(grey: F64) -> F64:
@@ -264,4 +264,4 @@ def _coarse(grey: F64) -> F64:
     height, width = grey.shape
     down, across = max(1, height // _THUMB), max(1, width // _THUMB)
     cut = grey[: height // down * down, : width // across * across]
-    return cut.reshape(height // down, down, width // across, across).mean(axis=(1, 3))
+    return np.asarray(cut.reshape(height // down, down, width // across, across).mean(axis=(1, 3)))

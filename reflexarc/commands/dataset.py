@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 
 from reflexarc.commands.dataset_edit import EDIT_COMMANDS
+from reflexarc.commands.dataset_lint import lint
 from reflexarc.commands.options import JsonPath, console, tracked, write_json
 from reflexarc.configs.errors import LogError
 
@@ -135,6 +136,7 @@ def quiet_lerobot() -> None:
 
 DATASET_COMMANDS: dict[str, Callable[..., Any]] = {
     **EDIT_COMMANDS,
+    "lint": lint,
     "repair": repair,
     "export": export,
     "import": import_,

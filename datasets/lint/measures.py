@@ -1,0 +1,70 @@
+"""What several rules measure: lags, drifts, speeds and runs, of arrays alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflexarc.datasets.lint.signals import F64
+
+EPSILON_S = 1e-6
+MOST_LAG_S = 0.4
+"""How far lags are searched: four policy steps."""
+LAG_STEP_S = 0.01
+
+
+def drift(t: F64, age: F64) -> tuple[float, float]:
+    """(slope of the age, s/s; how far that leads over the episode, s): Theil's median slope over halves."""
+    half = len(t) // 2
+    if half < 2:
+        return 0.0, 0.0
+    spans = t[half : 2 * half] - t[:half]
+    slope = float(np.median((age[half : 2 * half] - age[:half]) / np.maximum(spans, EPSILON_S)))
+    return slope, abs(slope) * float(t[-1] - t[0])
+
+
+def motion_lag(t: F64, joints: F64, later_t: F64, later: F64) -> tuple[float, float]:
+    """(lag in s at which `later` follows `joints` best, its correlation), of their velocities on a common grid."""
+    begin, end = max(t[0], later_t[0]), min(t[-1], later_t[-1])
+    grid = np.arange(begin, end, LAG_STEP_S)
+    most = round(MOST_LAG_S / LAG_STEP_S)
+    if len(grid) < 2 * most:
+        return 0.0, 0.0
+    one, two = (
+        np.diff(
+            np.stack([np.interp(grid, times, values[:, axis]) for axis in range(values.shape[1])], 1), axis=0
+        )
+        for times, values in ((t, joints), (later_t, later))
+    )
+    alike = np.array([_shifted(one, two, lag) for lag in range(-most, most + 1)])
+    best = int(alike.argmax())
+    return (best - most) * LAG_STEP_S, float(alike[best])
+
+
+def _shifted(one: F64, two: F64, lag: int) -> float:
+    """Correlation (about zero) of `one` with `two` taken `lag` rows later; (rows, joints)."""
+    a = one[max(0, -lag) : len(one) - max(0, lag)]
+    b = two[max(0, lag) : len(two) - max(0, -lag)]
+    size = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / size) if size > 1e-9 else 0.0
+
+
+def speed(t: F64, values: F64) -> F64:
+    """(N-1, …) change a second; a stamp that jitters by a tick does not make it more than it is."""
+    steps = np.diff(t)
+    usual = float(np.median(steps)) if steps.size else 1.0
+    return np.asarray(np.abs(np.diff(values, axis=0)) / np.maximum(steps, usual)[:, None], dtype=np.float64)
+
+
+def in_spells(t: F64, spells: tuple[tuple[float, float], ...]) -> NDArray[np.bool_]:
+    """Which times lie in one of the spells, or in the half second in which the arm comes back from it."""
+    inside = np.zeros(len(t), dtype=bool)
+    for begin, end in spells:
+        inside |= (t >= begin) & (t < end + 0.5)
+    return inside
+
+
+def runs(true: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(first, last) index of every unbroken run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], true, [False]]).astype(np.int8)))
+    return [(int(first), int(last) - 1) for first, last in edges.reshape(-1, 2)]

@@ -1,0 +1,51 @@
+"""`reflexarc dataset lint`: find the bad episodes of a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+
+from reflexarc.commands.options import JsonPath, console, tracked, write_json
+from reflexarc.configs.errors import LogError
+
+
+def lint(session: tyro.conf.Positional[Path], html: Path | None = None, json: JsonPath = None) -> None:
+    """Find what is wrong with recorded episodes: pictures, clocks, lags, grippers, jumps, copies, outliers.
+
+    Example: reflexarc dataset lint runs/lift --html runs/lift-lint.html
+
+    Nothing in the session is changed. Fails where there is an error; warnings are for a person to look at.
+    docs/data.md lists the rules, their limits and why they are what they are.
+
+    Args:
+        session: a folder of episode logs.
+        html: also write a report with pictures and plots of every finding, one file that needs no network.
+    """
+    from rich.table import Table
+
+    from reflexarc.datasets.lint.findings import RULES
+    from reflexarc.datasets.lint.run import lint_session
+
+    report = lint_session(session, lambda entries: tracked(entries, "reading"))
+    table = Table("rule", "severity", "episodes", "what", "the first of them")
+    for rule, count in report.counts().items():
+        if count:
+            first = next(item for item in report.findings if item.rule == rule)
+            where = f"{first.episode} at {first.time_s:.2f} s: {first.text}"
+            table.add_row(rule, RULES[rule].severity, str(count), RULES[rule].what, where)
+    if table.row_count:
+        console.print(table)
+    if report.not_compared:
+        tasks = ", ".join(task or "without a name" for task in report.not_compared)
+        console.print(f"too few successes to tell what is unlike them: {tasks}")
+    console.print(f"{len(report.entries)} episodes: {report.errors} errors, {report.warnings} warnings")
+    write_json(json, report.figures())
+    if html is not None:
+        from reflexarc.datasets.lint.report import write_html
+
+        write_html(report, html)
+        console.print(f"report: {html}")
+    if report.errors:
+        bad = len({item.episode for item in report.findings if item.severity == "error"})
+        raise LogError(f"{session}: {report.errors} errors in {bad} of {len(report.entries)} episodes")
