@@ -8,6 +8,7 @@ is there whole, with its index, or not at all.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import os
@@ -49,10 +50,16 @@ def filter_session(
     return len(chosen), len(episodes)
 
 
-def merge(
-    sessions: Sequence[Path], out: Path, *, copy: bool = False, progress: Progress = silent
-) -> dict[str, Path]:
-    """The episodes of several sessions as the new session `out`; which log each of its names was.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Merged:
+    """names: which log each name of the merged session was. left_out: logs that it had already, byte for byte."""
+
+    names: dict[str, Path]
+    left_out: tuple[Path, ...]
+
+
+def merge(sessions: Sequence[Path], out: Path, *, copy: bool = False, progress: Progress = silent) -> Merged:
+    """The episodes of several sessions as the new session `out`.
 
     Logs keep their names; one whose name is taken gets a number. A log that is in it already, byte for byte, is left
     out. Raises LogError, with nothing at `out`, if sessions differ in robot, joints, action space, rates or pictures,
@@ -64,10 +71,13 @@ def merge(
     episodes = [(session, each) for session in sessions for each in survey_whole(session, progress)]
     check_alike([each for _, each in episodes])
     names: dict[str, Path] = {}
-    for session, each in _distinct(episodes):
-        names[_free_name(each.log.relative_to(session).as_posix(), names)] = each.log
+    is_twin = _twins([each.log for _, each in episodes])
+    for (session, each), twin in zip(episodes, is_twin, strict=True):
+        if not twin:
+            names[_free_name(each.log.relative_to(session).as_posix(), names)] = each.log
     _build(out, names, copy, progress)
-    return names
+    left_out = (each.log for (_, each), twin in zip(episodes, is_twin, strict=True) if twin)
+    return Merged(names, tuple(left_out))
 
 
 def split(
@@ -137,18 +147,19 @@ def check_deletable(logs: Sequence[Path]) -> None:
             raise LogError(f"{log}: the log cannot be read: {error.strerror}") from error
 
 
-def _distinct(episodes: Sequence[tuple[Path, EpisodeSummary]]) -> Iterator[tuple[Path, EpisodeSummary]]:
-    """Without those that are the same as an earlier one, byte for byte."""
-    sizes = Counter(each.size for _, each in episodes)
-    seen: set[str] = set()
-    for session, each in episodes:
-        if sizes[each.size] > 1:
-            with each.log.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest in seen:
-                continue
-            seen.add(digest)
-        yield session, each
+def _twins(logs: Sequence[Path]) -> list[bool]:
+    """Of each log whether it is the same as an earlier one, byte for byte."""
+    of_size = [log.stat().st_size for log in logs]
+    often, seen = Counter(of_size), set()
+    twins = []
+    for log, size in zip(logs, of_size, strict=True):
+        key = str(size)  # tells logs apart where no other is as long
+        if often[size] > 1:
+            with log.open("rb") as file:
+                key = hashlib.file_digest(file, "sha256").hexdigest()
+        twins.append(key in seen)
+        seen.add(key)
+    return twins
 
 
 def _free_name(name: str, taken: Mapping[str, Path]) -> str:

@@ -13,7 +13,7 @@ from reflexarc.datasets.summary import HUMAN, EpisodeSummary, limited_ticks, ver
 class Criteria:
     """Empty or None where nothing is asked. Of several values of one criterion any will do.
 
-    success: `true`, `false`, `unjudged`. sources: who was in control at some time; `human` for whoever held a teleop
+    success: `true`, `false`, `unjudged`. sources: who was in control at some time; `human` is whoever held a teleop
     device. max_takeovers: how often at most a person took the arm from somebody. max_interventions: in how many ticks
     at most safety changed a command.
     """
@@ -36,11 +36,10 @@ def choose(episodes: Sequence[EpisodeSummary], criteria: Criteria) -> list[Episo
     Raises LogError naming a task, instruction, policy or source that no episode has, a bound below 0, or bounds that
     contradict each other.
     """
-    sources = tuple(HUMAN if name == "human" else name for name in criteria.sources)
     _check_known("task", criteria.tasks, (each.task for each in episodes))
     _check_known("instruction", criteria.instructions, (each.instruction for each in episodes))
     _check_known("policy", criteria.policies, (each.policy for each in episodes))
-    _check_known("source", sources, (name for each in episodes for name in each.sources))
+    _check_known("source", criteria.sources, (name for each in episodes for name in _sources(each)))
     _check_bounds(criteria)
     chosen = []
     for each in episodes:
@@ -49,7 +48,7 @@ def choose(episodes: Sequence[EpisodeSummary], criteria: Criteria) -> list[Episo
             and (not criteria.instructions or each.instruction in criteria.instructions)
             and (not criteria.policies or each.policy in criteria.policies)
             and (not criteria.success or verdict(each.success) in criteria.success)
-            and (not sources or set(sources) & set(each.sources))
+            and (not criteria.sources or _sources(each) & {*criteria.sources})
             and (criteria.min_seconds is None or each.seconds >= criteria.min_seconds)
             and (criteria.max_seconds is None or each.seconds <= criteria.max_seconds)
             and (criteria.max_takeovers is None or each.takeovers <= criteria.max_takeovers)
@@ -58,6 +57,11 @@ def choose(episodes: Sequence[EpisodeSummary], criteria: Criteria) -> list[Episo
         ):
             chosen.append(each)
     return chosen
+
+
+def _sources(episode: EpisodeSummary) -> set[str]:
+    """Who was in control, a person by either name."""
+    return {*episode.sources} | ({"human"} if HUMAN in episode.sources else set())
 
 
 def _check_known(kind: str, asked: Iterable[str], known: Iterable[str]) -> None:

@@ -119,10 +119,10 @@ class Survey:
 
 
 def survey(folder: Path, progress: Progress = silent) -> Survey:
-    """Summarise every log of a session, without writing anything. Raises LogError if there is none."""
-    if not folder.is_dir():
+    """Summarise every log of a session, or a single log; nothing is written. Raises LogError if there is none."""
+    if not folder.exists():
         raise LogError(f"{folder}: no such session folder")
-    logs = episode_logs(folder)
+    logs = [folder] if folder.is_file() else episode_logs(folder)
     if not logs:
         raise LogError(f"{folder}: no episode log (.mcap) there")
     episodes, unreadable = [], {}
@@ -136,6 +136,8 @@ def survey(folder: Path, progress: Progress = silent) -> Survey:
 
 def survey_whole(folder: Path, progress: Progress = silent) -> tuple[EpisodeSummary, ...]:
     """The summaries of a session all of whose logs can be read; raises LogError naming the first that cannot."""
+    if folder.is_file():
+        raise LogError(f"{folder} is a file; a session is a folder of episode logs")
     found = survey(folder, progress)
     for log, reason in found.unreadable.items():
         count = len(found.unreadable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ def info(session: tyro.conf.Positional[Path], /, json: JsonPath = None) -> None:
     Nothing is written. Logs that cannot be read are listed with the reason, and make the command fail.
 
     Args:
-        session: a folder of episode logs.
+        session: a folder of episode logs, or one log.
     """
     from reflexarc.datasets.summary import overview, survey
 
@@ -34,10 +35,7 @@ def info(session: tyro.conf.Positional[Path], /, json: JsonPath = None) -> None:
         figures = overview(found.episodes)
         _show_overview(session, figures)
         figures["unreadable"] = {str(log): reason for log, reason in found.unreadable.items()}
-        figures["logs"] = [
-            dataclasses.asdict(each) | {"log": each.log.relative_to(session).as_posix()}
-            for each in found.episodes
-        ]
+        figures["logs"] = [dataclasses.asdict(each) | {"log": str(each.log)} for each in found.episodes]
         write_json(json, figures)
     for log, reason in found.unreadable.items():
         console.print(f"[red]cannot be read[/red]: {escape(f'{log}: {reason}')}", soft_wrap=True)
@@ -64,6 +62,7 @@ def stats(
         step_s: seconds from row to row.
         all_episodes: whole episodes that failed or were not judged as well.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from reflexarc.configs.action import tcp_delta_spec
@@ -75,10 +74,12 @@ def stats(
         session, tcp_delta_spec(1, step_s), cameras, all_episodes=all_episodes, progress=tracked
     )
     for kind in ("labels", "states"):
-        order = ("min", "q01", "q50", "q99", "max", "mean", "std")
-        table = Table(kind, "unit", *order)
+        order = ("min", "q01", "mean", "std", "q99", "max")
+        table = Table(kind, "unit", box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+        for figure in order:
+            table.add_column(figure, justify="right", min_width=9)
         for name, row in figures[kind].items():
-            table.add_row(name, row["unit"], *(f"{row[figure]:.5f}" for figure in order))
+            table.add_row(name, row["unit"], *(f"{row[figure]:.4f}" for figure in order))
         console.print(table)
     table = Table("task", "episodes", "rows", "labels")
     for task, counts in figures["tasks"].items():
@@ -162,10 +163,18 @@ def merge(
     """
     from reflexarc.datasets.edit import merge as merge_sessions
 
-    names = merge_sessions(sessions, out, copy=copy, progress=tracked)
-    renamed = sum(Path(name).name != log.name for name, log in names.items())
-    console.print(f"{escape(str(out))}: {len(names)} episodes of {len(sessions)} sessions, {renamed} renamed")
-    write_json(json, {"session": str(out), "logs": {name: str(log) for name, log in names.items()}})
+    merged = merge_sessions(sessions, out, copy=copy, progress=tracked)
+    renamed = sum(Path(name).name != log.name for name, log in merged.names.items())
+    text = f"{out}: {len(merged.names)} episodes of {len(sessions)} sessions, {renamed} renamed"
+    if merged.left_out:
+        text += f"; {len(merged.left_out)} left out that are there already, byte for byte"
+    console.print(escape(text), soft_wrap=True)
+    figures = {
+        "session": str(out),
+        "logs": {name: str(log) for name, log in merged.names.items()},
+        "left_out": [str(log) for log in merged.left_out],
+    }
+    write_json(json, figures)
 
 
 def split(
@@ -268,7 +277,7 @@ def delete(logs: tyro.conf.Positional[tuple[Path, ...]], /, yes: bool = False, j
 
     Example: reflexarc dataset delete runs/data/lift/000000003.mcap runs/data/lift/000000007.mcap
 
-    Nothing reads what is in there, neither training nor export. To have a log back, move it back.
+    Nothing reads what is in there, neither training nor export. To have a log back, move it to where it was.
 
     Args:
         logs: episode logs.
@@ -329,31 +338,34 @@ def _show_overview(session: Path, figures: dict[str, Any]) -> None:
 
     table = Table("session", escape(str(session)))
     verdicts = figures["verdicts"]
+    listed = functools.partial(_listed, total=figures["episodes"])
     lines = {
         "episodes": f"{figures['episodes']}: {verdicts['true']} succeeded, {verdicts['false']} failed, "
         f"{verdicts['unjudged']} unjudged; {len(figures['cut'])} cut short",
-        "length": f"{figures['hours']:.2f} h",
+        "length": _length(figures["hours"]),
         "size": f"{figures['bytes'] / 1e6:.1f} MB, {figures['messages']} messages",
-        "robot": _listed(figures["robots"]),
-        "action space": _listed(figures["action_spaces"]),
-        "policy": _listed(figures["policies"]),
-        "in control": f"{_listed(figures['sources'])}; {figures['takeovers']} takeovers by a person",
-        "safety limits": _listed({name[:12]: count for name, count in figures["limits"].items()}),
-        "versions": _listed(figures["versions"], most=30),
+        "robot": listed(figures["robots"]),
+        "action space": listed(figures["action_spaces"]),
+        "policy": listed(figures["policies"]),
+        "in control": f"{listed(figures['sources'])}; {figures['takeovers']} takeovers by a person",
+        "safety limits": listed({name[:12]: count for name, count in figures["limits"].items()}),
+        "versions": listed(figures["versions"]),
     }
     for name, text in lines.items():
         table.add_row(name, escape(text))
     console.print(table)
-    table = Table("task", "episodes", "hours", "succeeded", "failed", "unjudged")
+    table = Table("task", "episodes", "length", "succeeded", "failed", "unjudged")
     for task, group in figures["tasks"].items():
         counts = [str(group["verdicts"][name]) for name in ("true", "false", "unjudged")]
-        table.add_row(escape(task or "unknown"), str(group["episodes"]), f"{group['hours']:.2f}", *counts)
+        table.add_row(escape(task or "unknown"), str(group["episodes"]), _length(group["hours"]), *counts)
     console.print(table)
     table = Table("camera", "episodes", "size", "Hz")
     for name, camera in figures["cameras"].items():
         slowest, fastest = camera["rate_hz"]
         rate = f"{slowest:.1f}" if fastest - slowest < 0.05 else f"{slowest:.1f} to {fastest:.1f}"
-        table.add_row(escape(name), str(camera["episodes"]), _listed(camera["sizes"]), rate)
+        table.add_row(
+            escape(name), str(camera["episodes"]), _listed(camera["sizes"], camera["episodes"]), rate
+        )
     console.print(table)
     table = Table("instruction", "episodes")
     for text, count in list(figures["instructions"].items())[:MOST_LINES]:
@@ -364,12 +376,16 @@ def _show_overview(session: Path, figures: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _listed(counts: Mapping[str, int], most: int = MOST_LINES) -> str:
-    """Names with how often each occurs; without the number where there is only one."""
-    if len(counts) < 2:
-        return ", ".join(counts) or "unknown"
-    shown = [f"{name} ({count})" for name, count in list(counts.items())[:most]]
-    return ", ".join(shown) + (f", … and {len(counts) - most} more" if len(counts) > most else "")
+def _listed(counts: Mapping[str, int], total: int) -> str:
+    """Names, each with in how many episodes it is where that is not all of them."""
+    shown = [name if count == total else f"{name} ({count})" for name, count in counts.items()]
+    return ", ".join(
+        shown[:MOST_LINES] + [f"… and {len(shown) - MOST_LINES} more"] * (len(shown) > MOST_LINES)
+    )
+
+
+def _length(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 3600:.1f} s"
 
 
 EDIT_COMMANDS: dict[str, Callable[..., Any]] = {

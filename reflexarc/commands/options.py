@@ -37,10 +37,10 @@ def run_folder(command: str, out: Path | None) -> Path:
 
 
 def tracked[T](items: Sequence[T], what: str) -> Iterator[T]:
-    """`items` with a bar of progress."""
+    """`items` with a bar of progress, where somebody can see it."""
     from rich.progress import track
 
-    return iter(track(items, what, console=console, transient=True))
+    return iter(track(items, what, console=console, transient=True, disable=not console.is_terminal))
 
 
 def write_json(path: Path | None, figures: Any) -> None:
