@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import itertools
 import json
 import multiprocessing
 import os
@@ -28,8 +27,8 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 from rich.console import Console
 from rich.table import Table
+from stack_runs import LOOPS, late_share, run_episodes, stolen_s
 
-from reflexarc.collect import EVALUATION_SEED_BASE
 from reflexarc.processes import Processes
 from reflexarc.runner import Runner
 from reflexarc.setup import Setup, load_setup
@@ -52,8 +51,6 @@ from reflexarc.wire.clock import (
     loop_stats,
     prefer_this_process,
 )
-
-LOOPS = ("host", "controller")
 
 
 def bare_loop(period_ns: int, seconds: float, out: Queue[dict[str, Any]]) -> None:
@@ -97,12 +94,6 @@ def busy(policy: str, *, wanted: bool) -> Iterator[None]:
         process.join()
 
 
-def stolen_s() -> float:
-    """Seconds of processor time that the machine below this one has taken for others since boot."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
-
-
 def run_bare(period_ns: int, seconds: float) -> dict[str, Any]:
     """One bare loop in a fresh process."""
     context = multiprocessing.get_context("spawn")
@@ -126,22 +117,9 @@ def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path
         runner = Runner(endpoints, ("policy", *robot, "controller", "recorder"))
         try:
             runner.wait_ready(READY_S, processes.check)
-            begun, stolen, episodes = time.monotonic(), stolen_s(), []
-            for index in itertools.count():
-                left = seconds - (time.monotonic() - begun)
-                if left <= 0:
-                    break
-                limit = max(0.5, min(left, get_task(task).time_limit_s))
-                episodes.append(
-                    runner.episode(
-                        f"{index}",
-                        task=task,
-                        seed=EVALUATION_SEED_BASE + index,
-                        time_limit_s=limit,
-                        metadata="{}",
-                        check=processes.check,
-                    )
-                )
+            stolen = stolen_s()
+            limit_s = get_task(task).time_limit_s
+            episodes = run_episodes(runner, task, seconds, limit_s, processes.check)
             loops = runner.loops()
         finally:
             runner.close()
@@ -153,12 +131,6 @@ def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path
         "stolen_s": stolen_s() - stolen,
         "stops": [item.end for item in episodes if item.end not in ("success", "time limit")],
     }
-
-
-def late_share(rows: list[dict[str, Any]]) -> float:
-    """Late ticks over all ticks of several runs."""
-    late = sum(int(row["late"]) for row in rows)
-    return late / max(1, sum(int(row["count"]) for row in rows))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from reflexarc.configs.action import ActionSpec
@@ -55,9 +56,18 @@ def start_server(processes: Processes, endpoints: Endpoints, policy: str) -> Non
 
 
 def start_simulated_robot(
-    processes: Processes, endpoints: Endpoints, setup: Setup, task: str, seed: int = 0
+    processes: Processes,
+    endpoints: Endpoints,
+    setup: Setup,
+    task: str,
+    seed: int = 0,
+    *,
+    cameras: Callable[[Endpoints], None] | None = None,
 ) -> tuple[str, ...]:
-    """Arm, cameras, host and the monitor beside it; returns the names under which they send heartbeats."""
+    """Arm, cameras, host and the monitor beside it; returns the names under which they send heartbeats.
+
+    cameras: what publishes pictures until SIGTERM, in place of the renderer.
+    """
     from reflexarc.robots.host_process import run_host
     from reflexarc.robots.monitor_process import run_monitor
     from reflexarc.sim.arm_client import ArmClient
@@ -66,7 +76,7 @@ def start_simulated_robot(
     from reflexarc.sim.camera_process import run_cameras
 
     processes.start_loop("arm", run_arm, task, setup.robot, endpoints, seed=seed)
-    processes.start("cameras", run_cameras, endpoints)
+    processes.start("cameras", cameras or run_cameras, endpoints)
     driver = functools.partial(ArmClient, setup.robot, endpoints)
     processes.start_loop(
         "host", run_host, driver, setup.robot, setup.safety, endpoints, keys=Keys(), monitored=True
