@@ -69,7 +69,7 @@ def saturated_action(signals: EpisodeSignals, episode: str) -> Iterator[Finding]
         text = f"actions stay at the action space's bound for {longest:.1f} s: {advice}"
         yield finding("saturated_action", episode, at, longest, text, signal="tcp")
     t, share = _joint_speed(signals)
-    fast = (share > 0.99) & (share <= 1.5) & ~in_spells(t, signals.disturbed)
+    fast = (share > 0.99) & (share <= RULES["jumping_action"].limit) & ~in_spells(t, signals.disturbed)
     longest, at = max(((t[last] - t[first], t[first]) for first, last in runs(fast)), default=(0.0, 0.0))
     if longest >= limit - EPSILON_S:
         text = f"a joint is asked to go at its top speed for {longest:.1f} s: {advice}, or go slower"
@@ -188,7 +188,7 @@ def _joint_speed(signals: EpisodeSignals) -> tuple[F64, F64]:
 
 
 def _longest_at_bound(signals: EpisodeSignals) -> tuple[float, float]:
-    """(longest time, when) that a policy's motions stay at the bound: within a chunk, or in chunk after chunk."""
+    """(longest time, its begin) that a policy's motions stay at the bound: within a chunk, or in chunk after chunk."""
     longest, at = 0.0, 0.0
     begin: float | None = None
     for t, actions, step_s in zip(
@@ -201,9 +201,9 @@ def _longest_at_bound(signals: EpisodeSignals) -> tuple[float, float]:
         full = np.any(np.abs(actions[:, :6]) >= 0.999 * bounds, axis=1)
         begin = (t if begin is None else begin) if full[0] else None
         inside = max((last - first + 1 for first, last in runs(full)), default=0) * step_s
-        lasted = max(inside, 0.0 if begin is None else t - begin + step_s)
-        if lasted > longest:
-            longest, at = lasted, t
+        for lasted, since in ((inside, t), (0.0, 0.0) if begin is None else (t - begin + step_s, begin)):
+            if lasted > longest + EPSILON_S:
+                longest, at = lasted, since
     return longest, at
 
 

@@ -20,6 +20,8 @@ _SLOW_S = 0.25
 _DRIFT = 1e-3
 """Seconds a second. Two quartz clocks differ by 1e-4 at most (100 ppm, the loosest grade of crystal)."""
 _DRIFT_LEAST_S = 0.02
+_FEWEST_SAME = 3
+"""A camera that is slower than it is read gives a picture twice now and then; that is not frozen."""
 _SAME = 0.02
 """Grey levels of a coarse picture: below it nothing changed but what a codec or a sensor's noise changes."""
 
@@ -111,9 +113,10 @@ def frozen_camera(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     for camera in signals.cameras:
         tcp = np.stack([np.interp(camera.t, states.t, states.tcp[:, axis]) for axis in range(3)], axis=1)
         worst, where, count = 0.0, 0, 0
-        for first, last in runs(camera.change[1:] < _SAME):
+        lit = camera.spread[1:] >= RULES["blank_camera"].limit
+        for first, last in runs((camera.change[1:] < _SAME) & lit):
             moved = float(np.linalg.norm(tcp[first : last + 2] - tcp[first], axis=1).max())
-            if moved > worst:
+            if moved > worst and last - first + 2 >= _FEWEST_SAME:
                 worst, where, count = moved, first, last - first + 2
         if worst > limit:
             text = (
