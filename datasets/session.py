@@ -75,7 +75,7 @@ class Session:
 
     def refresh(self) -> None:
         """Read the logs that are new or have changed, and write the index where the folder can be written."""
-        known = _indexed(self.folder)
+        known = _indexed(self.folder) or {}
         entries = []
         for path in episode_logs(self.folder):
             stat = path.stat()
@@ -104,23 +104,20 @@ class Session:
 
 
 def session_of(log: Path) -> Path:
-    """The nearest folder above whose index lists the log; the log's own folder if there is none."""
-    log = log.absolute()
-    for folder in log.parents:
-        if log.relative_to(folder).as_posix() in _indexed(folder):
-            return folder
-    return log.parent
+    """The nearest folder above that has an index of logs; the log's own folder if there is none."""
+    folders = log.absolute().parents
+    return next((folder for folder in folders if _indexed(folder) is not None), folders[0])
 
 
-def _indexed(folder: Path) -> dict[str, EpisodeEntry]:
-    """The entries of a folder's index; none if it is missing, damaged or of another version."""
+def _indexed(folder: Path) -> dict[str, EpisodeEntry] | None:
+    """The entries of a folder's index; None if it is missing, damaged or of another version."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         index = json.loads((folder / INDEX_FILE).read_text())
         if index["version"] == _INDEX_VERSION:
             names = {field.name for field in fields(EpisodeEntry)}
             values = [item for item in index["episodes"] if set(item) == names]
             return {item["file"]: EpisodeEntry(**item) for item in values}
-    return {}
+    return None
 
 
 def _read_entry(path: Path, name: str, size: int, modified_ns: int) -> EpisodeEntry:
