@@ -31,23 +31,34 @@ class RulePlannerConfig(Config):
 
 
 class VlmPlannerConfig(Config):
-    """A checkpoint whose head says words, with how many threads of torch it thinks."""
+    """A checkpoint whose head says words."""
 
     kind: Literal["vlm"]
     checkpoint: str
 
 
-PlannerConfig = Annotated[RulePlannerConfig | VlmPlannerConfig, Field(discriminator="kind")]
+class LatentPlannerConfig(Config):
+    """The slow level of the policy's own checkpoint (`model.slow`): it says vectors."""
+
+    kind: Literal["latent"]
+
+
+PlannerConfig = Annotated[
+    RulePlannerConfig | VlmPlannerConfig | LatentPlannerConfig, Field(discriminator="kind")
+]
 
 
 class TwoLevelConfig(Config):
-    """A slow planner above a fast policy. period_s: between two questions to the planner, by the observations' clock.
+    """A slow planner above a fast policy.
 
-    background: ask it beside the policy, which goes on with the latest subtask meanwhile; without, the policy waits for
-    it, and a run is the same every time.
+    period_s: between two questions to the planner, by the observations' clock; where not set 1 s, and of a latent as
+    long as it lagged in training. background: ask it beside the policy, which goes on with the latest answer
+    meanwhile; without, the policy waits for it, and a run is the same every time. max_age_s: an answer to an older
+    observation is not acted on; for as long, too, the policy waits for the first one.
     """
 
     planner: PlannerConfig
     policy: str
-    period_s: float = Field(default=1.0, gt=0)
+    period_s: float | None = Field(default=None, gt=0)
     background: bool = False
+    max_age_s: float = Field(default=30.0, gt=0)

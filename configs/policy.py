@@ -200,10 +200,37 @@ class WordsHeadConfig(Config):
     kind: Literal["words"]
 
 
+class LatentHeadConfig(Config):
+    """One vector, for the fast level below (Helix S2): the head of `model.slow`. width: of the vector (Z)."""
+
+    kind: Literal["latent"]
+    width: int = Field(default=64, ge=1)
+
+
 HeadConfig = Annotated[
-    BinsHeadConfig | RegressionHeadConfig | FlowHeadConfig | FastHeadConfig | WordsHeadConfig,
+    BinsHeadConfig
+    | RegressionHeadConfig
+    | FlowHeadConfig
+    | FastHeadConfig
+    | WordsHeadConfig
+    | LatentHeadConfig,
     Field(discriminator="kind"),
 ]
+
+
+class SlowConfig(Config):
+    """A slow level above a model, which is then the fast one; they learn as one (Helix, Figure AI 2025: S2 and S1).
+
+    The slow one reads the words, looks and feels, and makes one vector of it. The fast one looks and feels, too, and of
+    words is told nothing but the latest vector. vision, connector, language: the slow one's parts. lag: in training the
+    vector is made of what was seen this many steps before, at most (drawn evenly from 0): so stale it may be in use.
+    """
+
+    vision: VisionConfig = ConvVisionConfig()
+    connector: ConnectorConfig = ResamplerConfig()
+    language: LanguageConfig = LanguageConfig()
+    head: LatentHeadConfig = LatentHeadConfig(kind="latent")
+    lag: int = Field(default=2, ge=1)
 
 
 class ModelConfig(Config):
@@ -213,7 +240,8 @@ class ModelConfig(Config):
     masked then. image_size: pixels of a side. proprio: what it feels. state: how it is told: all numbers as one `token`
     (π0), or as `text`, one of 256 bins for each (π0.5, π0-FAST). bins: of actions; `openvla` are its 255.
     condition_width: of the instruction's summary that conditions tower and connector. focus: learn to say where the
-    thing asked for and its destination are, and act relative to these places.
+    thing asked for and its destination are, and act relative to these places. slow: a level above, which says what
+    to do in a vector, where all other parts are the fast level's.
     """
 
     cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
@@ -235,6 +263,20 @@ class ModelConfig(Config):
     connector: ConnectorConfig = ResamplerConfig()
     language: LanguageConfig = LanguageConfig()
     head: HeadConfig = BinsHeadConfig()
+    slow: SlowConfig | None = None
+
+    def slow_model(self, slow: SlowConfig) -> ModelConfig:
+        """The slow level as a model of its own: with the same senses."""
+        parts = {name: getattr(slow, name) for name in ("vision", "connector", "language", "head")}
+        return self.model_copy(update=parts | {"slow": None, "focus": False})
+
+    @model_validator(mode="after")
+    def _levels(self) -> ModelConfig:
+        if self.head.kind == "latent":
+            raise ValueError("the head latent is that of a slow level; set model.slow, and a head that acts")
+        if self.slow is not None and self.head.kind == "words":
+            raise ValueError("a fast level acts; the head words says what comes next: leave model.slow out")
+        return self
 
     @model_validator(mode="after")
     def _known_cameras(self) -> ModelConfig:

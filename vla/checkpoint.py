@@ -97,12 +97,12 @@ def embedded() -> list[str]:
 def load_policy(name_or_path: str, *, threads: int = 1) -> Policy:
     """The policy of an embedded checkpoint, a folder, or a settings file that names one; torch gets `threads` threads.
 
-    A settings file with a `planner` is the two-level mode (`vla/planners/`). A folder of OpenVLA's or of lerobot's is
-    known by its config.json, and read as `vla/adapters/` says.
+    A settings file with a `planner`, or a model with a slow level, is the two-level mode (`vla/planners/`). A folder of
+    OpenVLA's or of lerobot's is known by its config.json, and read as `vla/adapters/` says.
     Raises PolicyError naming the embedded checkpoints, or the file and the tensor that are wrong.
     """
     from reflexarc.vla.adapters.foreign import foreign_loader
-    from reflexarc.vla.planners import load_two_level
+    from reflexarc.vla.planners.two_level import above, load_two_level
     from reflexarc.vla.runtime import VlaPolicy
 
     path = find(name_or_path)
@@ -112,7 +112,7 @@ def load_policy(name_or_path: str, *, threads: int = 1) -> Policy:
     foreign = foreign_loader(path)
     if foreign is not None:
         return foreign(path, threads)
-    return VlaPolicy(load_checkpoint(path), threads=threads)
+    return above(VlaPolicy(load_checkpoint(path), threads=threads))
 
 
 def find(name_or_path: str) -> Path:

@@ -40,9 +40,13 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """A batch of chunks, or of subtasks, as a head says them: exactly one is there, written as in `Labels`."""
+    """A batch of chunks, or of subtasks, as a head says them: exactly one is there, written as in `Labels`.
+
+    latent: (B, Z), what a slow level says.
+    """
 
     bins: Tensor | None = None
     values: Tensor | None = None
     tokens: Tensor | None = None
     words: Tensor | None = None
+    latent: Tensor | None = None

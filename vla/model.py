@@ -2,10 +2,16 @@
 
 It knows tensors only: what the bins mean in metres is the tokenizers' business, how tensors come from observations
 is `preprocess.py`'s.
+
+With `slow` it is two models, trained as one (Helix, Figure AI 2025): the slow one makes a vector of words, pictures and
+state; the fast one is told nothing else of the words, and may be told it late. The vector is a token of the prefix
+and part of the plan that actions start from (by the token alone the toy of the tests had not learned after 400 steps
+what it learns in 100), and conditions tower and connector in place of the instruction.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 import torch
@@ -54,20 +60,55 @@ class VlaModel(nn.Module):
         self.tower, self.connector, self.head = tower, connector, head
         self.feel = build_state(config.state, proprio, width)
         self.focus = FocusHead(width, focus_centers) if config.focus and focus_centers is not None else None
-        known = proprio + (self.focus.features if self.focus else 0)
+        latent = 0 if config.slow is None else config.slow.head.width
+        known = proprio + latent + (self.focus.features if self.focus else 0)
         self.plan = nn.Sequential(nn.Linear(known, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.slow: VlaModel | None = None
+        if config.slow is not None:
+            self.slow = VlaModel(
+                config.slow_model(config.slow),
+                words=words,
+                proprio=proprio,
+                horizon=horizon,
+                fixed_bins=fixed_bins,
+                focus_centers=None,
+            )
+            self.told, self.steer = nn.Linear(latent, width), nn.Linear(latent, condition)
 
     def forward(self, inputs: Inputs, labels: Labels) -> tuple[Tensor, Tensor | None]:
         """For training: the head's loss () and the focus logits (B, 2, 3, 256)."""
+        inputs = self.tell(inputs)
         tokens, keep = self.see(inputs)
         prefix, plan, focus = self.think(inputs, tokens, keep)
         return self.head.loss(self.trunk, prefix, plan, labels), focus
+
+    def tell(self, inputs: Inputs) -> Inputs:
+        """What the fast level is given: the latent, made now if there is none, and of the words only their beginning.
+
+        Where there is one level, that is all there is.
+        """
+        if self.slow is None:
+            return inputs
+        latent = inputs.latent
+        if latent is None:
+            latent = self.slow.latent(inputs.earlier or inputs)
+        return dataclasses.replace(inputs, words=inputs.words[:, :1], latent=latent, earlier=None)
+
+    def latent(self, inputs: Inputs) -> Tensor:
+        """(B, Z): what this says as the slow level."""
+        tokens, keep = self.see(inputs)
+        prefix, plan, _ = self.think(inputs, tokens, keep)
+        latent = self.head.decode(self.trunk, prefix, plan).latent
+        assert latent is not None
+        return latent
 
     def see(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Words and image tokens (B, L + N, width), and which of them are not padding (B, L + N) bool."""
         keep = inputs.words != PAD
         words = self.trunk.embed(inputs.words)
         condition = self.summary(words, keep)
+        if inputs.latent is not None:
+            condition = condition + self.steer(inputs.latent)
         images = self.connector(self.tower(inputs.images, condition), condition)
         seen = inputs.seen.repeat_interleave(images.shape[1] // inputs.seen.shape[1], dim=1)
         return torch.cat([words.to(images.dtype), images], dim=1), torch.cat([keep, seen], dim=1)
@@ -80,13 +121,15 @@ class VlaModel(nn.Module):
             tokens, keep = tokens[:, :words], keep[:, :words]
         proprio, felt = self.feel(inputs.proprio, self.trunk)
         parts = [tokens, felt]
+        if inputs.latent is not None:
+            parts.append(self.told(inputs.latent)[:, None])
         if self.focus is not None:
             parts.append(self.focus.queries.expand(len(felt), -1, -1))
         extra = torch.ones(len(felt), sum(part.shape[1] for part in parts[1:]), dtype=torch.bool)
         keep = torch.cat([keep, extra.to(keep.device)], dim=1)
         embeddings = torch.cat([part.float() for part in parts], dim=1)
         hidden, prefix = self.trunk.prefix(embeddings, keep, words, picture, inputs.words)
-        known, logits = [proprio], None
+        known, logits = [proprio] if inputs.latent is None else [proprio, inputs.latent], None
         if self.focus is not None:
             logits = self.focus.logits(self.trunk, hidden[:, -self.focus.queries.shape[0] :])
             known.append(self.focus.describe(logits, inputs.tcp))
@@ -97,6 +140,7 @@ class VlaModel(nn.Module):
     @torch.inference_mode()
     def act(self, inputs: Inputs) -> Answer:
         """The head's answer; an `ActionCodec` reads it."""
+        inputs = self.tell(inputs)
         tokens, keep = self.see(inputs)
         prefix, plan, _ = self.think(inputs, tokens, keep)
         return self.head.decode(self.trunk, prefix, plan)

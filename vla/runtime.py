@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -32,6 +33,8 @@ class VlaPolicy:
         self._model = checkpoint.model.eval()
         self._model.trunk.kept = KeptWords()
         self._model.trunk.steps = Steps.of(self._model.trunk.llama)
+        if self._model.slow is not None:
+            self._model.slow.trunk.kept = KeptWords()
         config, spec = checkpoint.config.model, checkpoint.spec
         self._info = PolicyInfo(
             t_ns=monotonic_ns(),
@@ -49,6 +52,11 @@ class VlaPolicy:
         """What this policy needs and emits; constant."""
         return self._info
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it runs."""
+        return self._checkpoint
+
     def reset(self, session: str) -> None:
         """Nothing is remembered of a session."""
 
@@ -56,7 +64,7 @@ class VlaPolicy:
         """Answer `observation`.
 
         Raises PolicyError on a missing camera, a wrong image size, an instruction that is too long or a state that is
-        not finite.
+        not finite; and where the model has a slow level, if what that said is missing.
         """
         answer = self.act_batch([observation])[0]
         if isinstance(answer, ReflexarcError):
@@ -71,6 +79,7 @@ class VlaPolicy:
         for index, observation in enumerate(observations):
             try:
                 committed(observation, self._checkpoint.spec)
+                self._require_latent(observation)
                 rows.append(self.raw(observation))
             except PolicyError as error:
                 answers[index] = error
@@ -83,7 +92,11 @@ class VlaPolicy:
 
     def _run(self, observations: list[Observation], rows: list[Raw], began: int) -> list[ActionChunk]:
         """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
+        latents = [each.latent for each in observations if each.latent is not None]
         inputs = to_inputs(concatenate(rows), self._checkpoint.stats)
+        if latents:
+            inputs = dataclasses.replace(inputs, latent=torch.tensor(np.stack(latents), dtype=torch.float32))
+        inputs = self._model.tell(inputs)
         going = commitment(observations, self._checkpoint.spec, self._checkpoint.codec.grid)
         prepared = time.perf_counter_ns()
         with torch.inference_mode():
@@ -162,6 +175,25 @@ class VlaPolicy:
         )
         words = checkpoint.words.encode(observation.instruction)
         return Raw(images[None], seen[None], words[None], proprio, tcp)
+
+    def _require_latent(self, observation: Observation) -> None:
+        """Raise PolicyError unless what a slow level said is there, if there is one, and only then."""
+        slow, latent, name = self._checkpoint.config.model.slow, observation.latent, self._checkpoint.model_id
+        if slow is None and latent is not None:
+            raise PolicyError(
+                f"a planner said {latent.size} numbers; {name} has no slow level (model.slow) and is told words"
+            )
+        if slow is None:
+            return
+        if latent is None:
+            raise PolicyError(
+                f"{name} acts on what its slow level says, and nothing was said yet: the observation has no latent; "
+                "load the checkpoint's folder, or a settings file with `planner: {kind: latent}`"
+            )
+        if latent.shape != (slow.head.width,) or not np.isfinite(latent).all():
+            raise PolicyError(
+                f"the latent has shape {latent.shape}, {name} needs ({slow.head.width},) finite numbers"
+            )
 
     def _image(self, observation: Observation, camera: str) -> NDArray[np.uint8]:
         size = self._checkpoint.config.model.image_size

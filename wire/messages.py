@@ -88,6 +88,9 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation", eq=Fals
     committed: (K, D) float64, what the arm goes on with from `t_obs_ns` as actions of the policy's spec, one a step,
     until an answer arrives; None where the controller does not ask for chunks that go on from it. frozen_steps: how
     many of them are expected to have begun by then: these are what executes, whatever the answer says.
+
+    latent: (Z,) float64, the latest that a slow planner said in numbers, of this observation or of one before; None
+    where nothing was said so.
     """
 
     seq: int
@@ -98,6 +101,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation", eq=Fals
     session: str = ""
     committed: F64 | None = None
     frozen_steps: int = 0
+    latent: F64 | None = None
 
 
 class ActionChunk(Message, frozen=True, kw_only=True, tag="action_chunk", eq=False):

@@ -98,7 +98,8 @@ def test_draws_share_their_rows_pass_of_the_trunk(time: str) -> None:
 
 def _reversed(batch: Batch) -> object:
     inputs = batch.inputs
-    return type(inputs)(*(getattr(inputs, field.name).flip(0) for field in dataclasses.fields(inputs)))
+    fields = {field.name: getattr(inputs, field.name) for field in dataclasses.fields(inputs)}
+    return type(inputs)(**{name: each.flip(0) for name, each in fields.items() if each is not None})
 
 
 @torch.no_grad()

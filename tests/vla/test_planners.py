@@ -56,6 +56,7 @@ class Counting:
     """A planner that counts; `gate` holds its answers back."""
 
     cameras = ("front", "top")
+    period_s = 1.0
 
     def __init__(self) -> None:
         self.asked = 0
@@ -141,7 +142,7 @@ def test_a_planner_learns_to_say_what_the_rules_say_and_a_policy_is_told_it(tmp_
     settings.write_text("planner: {kind: vlm, checkpoint: run/policy}\npolicy: fast\nperiod_s: 0.3\n")
     policy = load_policy(str(settings))
     assert isinstance(policy, TwoLevelPolicy)
-    assert policy.subtask(asked) == rules.plan(asked)
+    assert policy.latest(asked) == rules.plan(asked)
     assert policy.act(asked).actions.shape == (4, 7)
 
 

@@ -12,6 +12,7 @@ from reflexarc.vla.commitment import Commitment
 from reflexarc.vla.heads.autoregressive import AutoregressiveHead
 from reflexarc.vla.heads.fast import FastHead
 from reflexarc.vla.heads.flow import FlowHead
+from reflexarc.vla.heads.latent import LatentHead
 from reflexarc.vla.heads.parallel import ParallelHead
 from reflexarc.vla.heads.regression import RegressionHead
 from reflexarc.vla.heads.shape import HeadShape
@@ -39,6 +40,7 @@ HEADS: dict[str, Callable[[Any, HeadShape], nn.Module]] = {
     "flow": FlowHead,
     "fast": FastHead,
     "words": WordsHead,
+    "latent": LatentHead,
 }
 
 

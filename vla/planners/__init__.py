@@ -1,4 +1,4 @@
-"""Planners: from what is seen to the next subtask, in words. `PLANNERS` names them by kind."""
+"""Planners: from what is seen to what comes next, in words or as a latent. `PLANNERS` names them by kind."""
 
 from reflexarc.vla.planners.planner import Planner
 from reflexarc.vla.planners.rules import RulePlanner

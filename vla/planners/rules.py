@@ -12,6 +12,7 @@ class RulePlanner:
     """See `SubtaskRule`. It remembers nothing: the same state gives the same subtask."""
 
     cameras: tuple[str, ...] = ()
+    period_s = 1.0
 
     def __init__(self, rules: Sequence[SubtaskRule]) -> None:
         self._rules = tuple(rules)

@@ -1,8 +1,9 @@
 """Two levels: a slow planner says what comes next, a fast policy does the latest that was said (Helix, π0.5).
 
-The policy never knows that there is a planner: its instruction is the subtask. In the background the planner thinks in
-a thread of its own; the policy answers at once with the latest subtask, and an answer to an older question that comes
-late is still the latest. Until the first one is there, the policy waits for it.
+Words stand in the observation in place of the task: the policy never knows that there is a planner. A latent stands
+beside it, and the policy was trained with it. In the background the planner thinks in a thread of its own; the policy
+answers at once with the latest that was said, and an answer to an older question that comes late is still the latest,
+unless it is too old to act on. Until the first one is there, the policy waits for it.
 """
 
 from __future__ import annotations
@@ -18,31 +19,60 @@ import yaml
 from pydantic import ValidationError
 
 from reflexarc.configs.errors import PolicyError
-from reflexarc.configs.planner import RulePlannerConfig, TwoLevelConfig, VlmPlannerConfig
-from reflexarc.vla.planners.planner import Planner
+from reflexarc.configs.planner import (
+    LatentPlannerConfig,
+    RulePlannerConfig,
+    TwoLevelConfig,
+    VlmPlannerConfig,
+)
+from reflexarc.vla.checkpoint import find, load_checkpoint, load_policy
+from reflexarc.vla.planners.latent import LatentPlanner
+from reflexarc.vla.planners.planner import Plan, Planner
 from reflexarc.vla.planners.rules import RulePlanner
+from reflexarc.vla.planners.vlm import VlmPlanner
+from reflexarc.vla.runtime import VlaPolicy
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
+
+MAX_AGE_S = TwoLevelConfig.model_fields["max_age_s"].default
 
 
 @dataclasses.dataclass(slots=True)
 class _Session:
-    """What is known of one robot. subtask: the latest, "" before the first. task: what it was asked for."""
+    """What is known of one robot.
 
-    task: str = ""
-    subtask: str = ""
+    task: what it was asked for. latest: what was said last, None before the first; of_ns: of which observation.
+    pending: what is being thought about; asked_ns: the observation that was asked about last.
+    """
+
+    task: str
+    latest: Plan | None = None
+    of_ns: int = 0
+    pending: Future[Plan] | None = None
     asked_ns: int = 0
-    pending: Future[str] | None = None
+
+    def hear(self, patience_s: float) -> None:
+        """The answer that is pending; raises what the planner raised, and TimeoutError if nothing comes."""
+        assert self.pending is not None
+        pending, self.pending = self.pending, None
+        self.latest, self.of_ns = pending.result(patience_s), self.asked_ns
 
 
 class TwoLevelPolicy:
     """planner above policy; see the header and `TwoLevelConfig`."""
 
     def __init__(
-        self, planner: Planner, policy: Policy, *, period_s: float = 1.0, background: bool = False
+        self,
+        planner: Planner,
+        policy: Policy,
+        *,
+        period_s: float | None = None,
+        background: bool = False,
+        max_age_s: float = MAX_AGE_S,
     ) -> None:
-        self._planner, self._policy = planner, policy
-        self._period_ns = round(period_s * 1e9)
+        self.planner, self.policy = planner, policy
+        self._period_ns = round((planner.period_s if period_s is None else period_s) * 1e9)
+        self._max_age_s = max_age_s
         self._pool = ThreadPoolExecutor(1, "planner") if background else None
         self._sessions: dict[str, _Session] = {}
         cameras = list(dict.fromkeys([*policy.info.cameras, *planner.cameras]))
@@ -54,53 +84,87 @@ class TwoLevelPolicy:
         return self._info
 
     def reset(self, session: str) -> None:
-        """Forget the subtask: the planner is asked anew."""
+        """Forget what was said: the planner is asked anew."""
         self._sessions.pop(session, None)
-        self._policy.reset(session)
+        self.policy.reset(session)
 
     def act(self, observation: Observation) -> ActionChunk:
-        """The policy's answer to the observation with the latest subtask in place of the task."""
-        subtask = self.subtask(observation)
-        return self._policy.act(msgspec.structs.replace(observation, instruction=subtask))
+        """The policy's answer to the observation and the latest plan; raises PolicyError as `latest` does."""
+        plan = self.latest(observation)
+        if isinstance(plan, str):
+            return self.policy.act(msgspec.structs.replace(observation, instruction=plan))
+        return self.policy.act(msgspec.structs.replace(observation, latent=plan))
 
-    def subtask(self, observation: Observation) -> str:
-        """The latest subtask of the observation's session; asks the planner where it is time to."""
-        known = self._sessions.setdefault(observation.session, _Session())
-        if known.task != observation.instruction:
-            known = self._sessions[observation.session] = _Session(task=observation.instruction)
+    def latest(self, observation: Observation) -> Plan:
+        """The latest plan of the observation's session; asks the planner where it is time to.
+
+        Raises PolicyError as the planner does, and if no plan came or the latest is too old.
+        """
+        now = observation.t_obs_ns
+        known = self._sessions.get(observation.session)
+        if known is None or known.task != observation.instruction or now < known.asked_ns:
+            known = self._sessions[observation.session] = _Session(observation.instruction)
         if known.pending is not None and known.pending.done():
-            known.subtask, known.pending = known.pending.result(), None
-        due = not known.subtask or observation.t_obs_ns - known.asked_ns >= self._period_ns
-        if due and known.pending is None:
-            known.asked_ns = observation.t_obs_ns
-            if self._pool is None:
-                known.subtask = self._planner.plan(observation)
-            else:
-                known.pending = self._pool.submit(self._planner.plan, observation)
-        if not known.subtask and known.pending is not None:
-            known.subtask, known.pending = known.pending.result(), None
-        return known.subtask
+            known.hear(0)
+        if known.pending is None and (known.latest is None or now - known.asked_ns >= self._period_ns):
+            known.asked_ns = now
+            known.pending = self._ask(observation)
+        if known.pending is not None and (self._pool is None or known.latest is None):
+            try:
+                known.hear(self._max_age_s)
+            except TimeoutError as error:
+                raise PolicyError(
+                    f"the planner said nothing for {self._max_age_s:g} s (max_age_s)"
+                ) from error
+        age_s = (now - known.of_ns) * 1e-9
+        if age_s > self._max_age_s:
+            raise PolicyError(
+                f"the latest plan is of {age_s:.3g} s ago, acted on are those of {self._max_age_s:g} s (max_age_s); "
+                "the planner is too slow or hangs"
+            )
+        assert known.latest is not None
+        return known.latest
+
+    def _ask(self, observation: Observation) -> Future[Plan]:
+        if self._pool is not None:
+            return self._pool.submit(self.planner.plan, observation)
+        answer: Future[Plan] = Future()
+        answer.set_result(self.planner.plan(observation))
+        return answer
 
 
-def _rules(config: RulePlannerConfig, beside: Path) -> Planner:
-    return RulePlanner(config.rules)
+def above(policy: VlaPolicy) -> Policy:
+    """The policy below the slow level of its own model; the policy itself if that has none."""
+    if policy.checkpoint.config.model.slow is None:
+        return policy
+    return TwoLevelPolicy(LatentPlanner(policy), policy)
 
 
-def _vlm(config: VlmPlannerConfig, beside: Path) -> Planner:
-    from reflexarc.vla.checkpoint import find, load_checkpoint
-    from reflexarc.vla.planners.vlm import VlmPlanner
-
-    return VlmPlanner(load_checkpoint(find(_relative(config.checkpoint, beside))))
+def _rules(config: RulePlannerConfig, beside: Path, policy: Policy) -> tuple[Planner, Policy]:
+    return RulePlanner(config.rules), policy
 
 
-PLANNERS: dict[str, Callable[[Any, Path], Planner]] = {"rules": _rules, "vlm": _vlm}
-"""From a planner's settings, and the folder that its paths are relative to."""
+def _vlm(config: VlmPlannerConfig, beside: Path, policy: Policy) -> tuple[Planner, Policy]:
+    return VlmPlanner(load_checkpoint(find(_relative(config.checkpoint, beside)))), policy
+
+
+def _latent(config: LatentPlannerConfig, beside: Path, policy: Policy) -> tuple[Planner, Policy]:
+    """Both levels are one checkpoint, which `load_policy` has loaded."""
+    if not isinstance(policy, TwoLevelPolicy) or not isinstance(policy.planner, LatentPlanner):
+        raise PolicyError(f"{policy.info.model_id} has no slow level; a planner of latents needs model.slow")
+    return policy.planner, policy.policy
+
+
+PLANNERS: dict[str, Callable[[Any, Path, Policy], tuple[Planner, Policy]]] = {
+    "rules": _rules,
+    "vlm": _vlm,
+    "latent": _latent,
+}
+"""From a planner's settings, the folder that its paths are relative to, and the policy, to the two levels."""
 
 
 def load_two_level(path: Path, threads: int) -> Policy | None:
     """The policy of a settings file with a `planner`; None if it is not one. Raises PolicyError naming the field."""
-    from reflexarc.vla.checkpoint import load_policy
-
     if path.is_dir():
         return None
     try:
@@ -115,9 +179,15 @@ def load_two_level(path: Path, threads: int) -> Policy | None:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise PolicyError(f"{path}: {where}: {problem['msg']}") from error
-    planner = PLANNERS[config.planner.kind](config.planner, path.parent)
-    policy = load_policy(_relative(config.policy, path.parent), threads=threads)
-    return TwoLevelPolicy(planner, policy, period_s=config.period_s, background=config.background)
+    below = load_policy(_relative(config.policy, path.parent), threads=threads)
+    planner, policy = PLANNERS[config.planner.kind](config.planner, path.parent, below)
+    return TwoLevelPolicy(
+        planner,
+        policy,
+        period_s=config.period_s,
+        background=config.background,
+        max_age_s=config.max_age_s,
+    )
 
 
 def _relative(name: str, folder: Path) -> str:

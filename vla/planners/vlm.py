@@ -14,6 +14,8 @@ from reflexarc.wire.messages import Observation
 class VlmPlanner:
     """A checkpoint with the head `words`; raises PolicyError for any other."""
 
+    period_s = 1.0
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         if checkpoint.config.model.head.kind != "words":
             raise PolicyError(

@@ -90,7 +90,29 @@ class Batches:
     def make(
         self, rows: Rows, augment: AugmentConfig | None = None, generator: np.random.Generator | None = None
     ) -> Batch:
-        """The batch of `rows`."""
+        """The batch of `rows`; where there is a slow level, with what it saw before, changed in the same way."""
+        slow = self._config.slow
+        if slow is None:
+            return self._make(rows, augment, generator)
+        lag: Rows = np.full(len(rows), slow.lag)  # as stale as it may be, where nothing is drawn
+        seed = None
+        if generator is not None:
+            lag, seed = generator.integers(0, slow.lag + 1, len(rows)), int(generator.integers(2**63))
+        now, before = (
+            self._make(each, augment, seed if seed is None else np.random.default_rng(seed))
+            for each in (rows, self._earlier(rows, lag))
+        )
+        return dataclasses.replace(now, inputs=dataclasses.replace(now.inputs, earlier=before.inputs))
+
+    def _earlier(self, rows: Rows, lag: Rows) -> Rows:
+        """Rows of the same episodes, `lag` before, or their first."""
+        first = np.searchsorted(self._data.episode, self._data.episode[rows])
+        earlier: Rows = np.maximum(rows - lag, first)
+        return earlier
+
+    def _make(
+        self, rows: Rows, augment: AugmentConfig | None, generator: np.random.Generator | None
+    ) -> Batch:
         data = self._data
         images = np.stack([data.images(name, rows) for name in self._config.cameras], axis=1)
         drawn = _Drawn(

@@ -43,6 +43,12 @@ def write_card(
         f"| training | {steps} steps of {train.batch}, {elapsed_s / 60:.1f} minutes, {train.threads} threads, "
         f"seed {train.seed} |",
     ]
+    if model.slow is not None:
+        slow = model.slow
+        lines.append(
+            f"| slow level | {slow.vision.kind}, {slow.connector.kind}, {slow.language.kind} of {slow.language.layers} "
+            f"layers of {slow.language.width}; says {slow.head.width} numbers, up to {slow.lag} steps old in training |"
+        )
     if validation.get("error"):
         error = ", ".join(f"{name} {value:.2g}" for name, value in validation["error"].items())
         lines.append(f"| held-out episodes | mean absolute error of an action: {error} (m, rad, opening) |")
