@@ -106,8 +106,10 @@ def happen(bench: FilterBench, event: str) -> bool:
         for _ in range(safety.integrity.overrun_ticks):
             bench.now_ns += bench.robot.tick_ns
             bench.tick(bench.setpoint())
-    else:
+    elif event == "trip":
         bench.memory = bench.filter.trip(bench.memory, "planted")
+    else:
+        raise ValueError(f"no event {event!r}; known: {', '.join(EVENTS)}")
     return True
 
 
