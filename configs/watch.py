@@ -53,6 +53,15 @@ class ContactConfig(Config):
     payload: Payload = Payload()
     payload_tolerance: float = Field(default=3.0, gt=0)
 
+    @model_validator(mode="after")
+    def _a_force_can_be_kept(self) -> ContactConfig:
+        if self.gripper_force is not None and self.gripper_stiffness is None:
+            raise ValueError(
+                f"gripper_force {self.gripper_force} N needs gripper_stiffness (N for a whole opening): fingers are "
+                f"told an opening, and by it alone that becomes a force"
+            )
+        return self
+
 
 class IntegrityConfig(Config):
     """Whether readings and time can be true.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reflexarc.configs.errors import ConfigError
 from reflexarc.configs.load import load_controller, load_robot, load_safety, presets
+from reflexarc.safety.gripper import least_opening
 
 PUBLISHED_TCP_SPEED = 1.7
 """m/s, Franka Control Interface documentation."""
@@ -22,6 +24,30 @@ def test_each_limit_says_why(name: str) -> None:
     assert changed - unsourced <= safety.sources.keys()
     assert safety.sources.keys() <= type(safety).model_fields.keys()
     assert all(len(source) > 15 for source in safety.sources.values())
+
+
+@pytest.mark.parametrize("name", presets("robots"))
+def test_each_number_in_force_has_a_source_even_one_that_is_a_default(name: str) -> None:
+    safety = load_safety(name)
+    no_limits = {"name", "sources", "beyond_published", "held_tool"}
+    assert dict(safety).keys() - no_limits <= safety.sources.keys()
+    for section in ("contact", "integrity", "estop"):
+        numbers = {field for field, value in getattr(safety, section) if isinstance(value, int | float)}
+        assert {field for field in numbers if field not in safety.sources[section]} == set()
+
+
+@pytest.mark.parametrize("name", presets("robots"))
+def test_every_arm_that_ships_limits_how_hard_its_fingers_squeeze(name: str) -> None:
+    robot, contact = load_robot(name), load_safety(name).contact
+    assert contact.gripper_force is not None
+    assert contact.gripper_force < robot.gripper.max_force
+    opening = least_opening(robot.gripper, load_safety(name), 0.9)
+    assert 0 < opening < 0.9
+
+
+def test_a_force_of_the_fingers_that_could_not_be_kept_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gripper_force 5.0 N needs gripper_stiffness"):
+        load_safety("panda", ["contact.gripper_force=5.0", "contact.gripper_stiffness=null"])
 
 
 @pytest.mark.parametrize("name", presets("safety"))
