@@ -12,7 +12,10 @@ from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.wire.messages import Event, SafetyReport, SafetyState, State
 
 STOPS = ("protective_stop", "e_stop")
-WATCHED = ("monitor_trip", "monitor_release", "driver_fault", "halt", "request", "arm_stopped", "arm_braked")
+WATCHED = (
+    "monitor_trip", "monitor_release", "monitor_blind", "driver_fault", "halt", "request", "arm_stopped",
+    "arm_braked",
+)  # fmt: skip
 """Events that belong to the story of a stop."""
 
 

@@ -1,7 +1,8 @@
 """The independent monitor as a process: reads the arm by a line of its own, and stops it by that line, past the host.
 
-It publishes a heartbeat (`monitor`), whose absence the host notices. Once it has stopped the arm it releases it only
-when the host stands `ready` after a person's reset, and what was wrong is right again; nothing moves by that.
+It publishes a heartbeat (`monitor`), whose absence the host notices, while it sees the arm: whoever is blind watches
+nothing, and must not be taken for a guard. Once it has stopped the arm it releases it only when the host stands `ready`
+after a person's reset, and what was wrong is right again; nothing moves by that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ PEER = "monitor"
 PERIOD_NS = 10_000_000
 REPEAT_NS = 100_000_000
 """A stop is repeated: one message may be lost."""
+BLIND_NS = 100_000_000
+"""Without a new reading of the arm for so long the monitor is blind."""
 
 
 class StopLine(Protocol):
@@ -81,6 +84,9 @@ class _Process:
         self._state: State | None = None
         self._reason = ""
         self._told_ns = 0
+        self._reading_ns = -1
+        self._seen_ns: int | None = None
+        self._blind = False
         self._seq = 0
 
     def turn(self, now_ns: int) -> None:
@@ -88,6 +94,8 @@ class _Process:
         self._state = self._host.latest() or self._state
         measured = self._line.read()
         if measured is not None:
+            if measured.t_ns != self._reading_ns:
+                self._reading_ns, self._seen_ns = measured.t_ns, now_ns
             self._sight, reason = self._monitor.see(self._sight, measured, self._state, now_ns)
             if reason and not self._reason:
                 self._trip(now_ns, reason)
@@ -96,9 +104,22 @@ class _Process:
             elif self._reason and now_ns - self._told_ns > REPEAT_NS:
                 self._told_ns = now_ns
                 self._line.stop(self._reason)
-        self._seq += 1
-        self._out.send(Heartbeat(t_ns=now_ns, peer=PEER, seq=self._seq))
+        if self._sees(now_ns):
+            self._seq += 1
+            self._out.send(Heartbeat(t_ns=now_ns, peer=PEER, seq=self._seq))
         self._heartbeats.beat(now_ns)
+
+    def _sees(self, now_ns: int) -> bool:
+        """Whether the arm's readings are of now, on the monitor's own clock; tells when that changes."""
+        if self._seen_ns is None:
+            return False
+        silent_ns = now_ns - self._seen_ns
+        blind = silent_ns > BLIND_NS
+        if blind != self._blind:
+            self._blind = blind
+            silence = f"the arm has shown no new reading for {silent_ns * 1e-6:.0f} ms (limit {BLIND_NS * 1e-6:.0f} ms)"
+            self._tell(now_ns, "monitor_blind", silence if blind else "the arm shows new readings again")
+        return not blind
 
     def _trip(self, now_ns: int, reason: str) -> None:
         self._reason, self._told_ns = reason, now_ns
