@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -163,6 +164,7 @@ def test_a_running_robot_is_shown_elsewhere(robot: Endpoints, tmp_path: Path) ->
         [sys.executable, "-m", "rerun", "--port", str(port), "--save", str(tmp_path / "there.rrd")],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # it starts the server itself as a child, which would outlive it
     )
     try:
         assert server.stderr is not None
@@ -173,7 +175,7 @@ def test_a_running_robot_is_shown_elsewhere(robot: Endpoints, tmp_path: Path) ->
             live.run(2.0)
         time.sleep(1.0)
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(10)
     assert shown_in(tmp_path / "there.rrd")["/tcp/measured"] > 10
 
