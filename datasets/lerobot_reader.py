@@ -118,6 +118,10 @@ class LeRobotReader:
         self._pictures[camera].fill(rows, out)
         return out
 
+    def task(self, row: int) -> str:
+        """What the robot was told in a row."""
+        return self._tasks[int(self.columns["task_index"][row])]
+
     def close(self) -> None:
         """Release the decoders; reading opens them again."""
         for pictures in self._pictures.values():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -14,6 +14,13 @@ from reflexarc.commands.dataset_edit import EDIT_COMMANDS
 from reflexarc.commands.dataset_lint import lint
 from reflexarc.commands.options import JsonPath, console, tracked, write_json
 from reflexarc.configs.errors import LogError
+from reflexarc.wire.messages import ImageEncoding
+
+Columns = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(metavar="COLUMN=FIELD,..."),
+    tyro.conf.UseAppendAction,
+]
 
 
 def repair(path: tyro.conf.Positional[Path], json: JsonPath = None) -> None:
@@ -104,19 +111,82 @@ def export(
     write_json(json, {"folder": str(done.folder), "episodes": done.episodes, "frames": done.frames})
 
 
-def import_(folder: tyro.conf.Positional[Path], /, out: Path, json: JsonPath = None) -> None:
-    """Make episode logs of a data set that `reflexarc dataset export` wrote: states and labels are equal to the bit.
+def import_(
+    source: tyro.conf.Positional[Path],
+    /,
+    out: Path,
+    state: Columns = (),
+    action: Columns = (),
+    state_gripper: tuple[float, float] = (0.0, 1.0),
+    action_gripper: tuple[float, float] = (0.0, 1.0),
+    delta_scale: tuple[float, float] = (1.0, 1.0),
+    arm: str = "",
+    cameras: tuple[str, ...] = (),
+    fps: float = 0.0,
+    task: str = "",
+    instruction: str = "",
+    success: bool = True,
+    encoding: ImageEncoding = "png",
+    json: JsonPath = None,
+) -> None:
+    """Make episode logs of a data set: one exported from here, or others' LeRobotDatasets (v2, v3) and HDF5 files.
 
     Example: reflexarc dataset import runs/data-lerobot --out runs/data-again
 
-    Args:
-        folder: the data set.
-        out: the new session.
-    """
-    quiet_lerobot()
-    from reflexarc.datasets.lerobot_import import import_dataset
+    Of others: reflexarc dataset import lift.hdf5 --out runs/lift --instruction "lift the cube"
+    --state obs/robot0_eef_pos=position --state obs/robot0_eef_quat=quat_xyzw
+    --action actions=delta_position,delta_rotvec,gripper --action-gripper 1 -1 --delta-scale 0.05 0.5
 
-    logs = import_dataset(folder, out, progress=lambda episodes: tracked(episodes, "importing"))
+    What comes from `reflexarc dataset export` needs nothing else and is equal to the bit. Of others, say what their
+    columns mean, in the order of their numbers; without, an error lists the columns (docs/data.md lists the fields).
+
+    Args:
+        source: the data set's folder, or an HDF5 file.
+        out: the new session.
+        state: COLUMN=FIELD,FIELD of what the arm did; repeatable.
+        action: COLUMN=FIELD,FIELD of what was asked of it; repeatable.
+        state_gripper: values of closed and of open in a state.
+        action_gripper: values of closed and of open in an action.
+        delta_scale: metres and radians that a delta of 1 means.
+        arm: preset or file of the robot, where poses follow from its joints.
+        cameras: which to take; all if none is named.
+        fps: rows a second, where the data set does not tell.
+        task: name of the task, on record.
+        instruction: what the arm was told, instead of the data set's own words.
+        success: whether these are demonstrations to learn from.
+        encoding: of the pictures in the logs.
+    """
+    from reflexarc.foreign import named_arm, open_foreign, was_exported_here
+
+    def following(episodes: Sequence[int]) -> Iterator[int]:
+        return tracked(episodes, "importing")
+
+    if (source / "meta").is_dir():
+        quiet_lerobot()
+    if was_exported_here(source):
+        from reflexarc.datasets.lerobot_import import import_dataset
+
+        if state or action:
+            raise LogError(
+                f"{source} was exported from here; its columns are known, leave --state and --action out"
+            )
+        logs = import_dataset(source, out, progress=following)
+    else:
+        from reflexarc.datasets.foreign import Meaning, import_foreign
+
+        meaning = Meaning(
+            state=state,
+            action=action,
+            state_gripper=state_gripper,
+            action_gripper=action_gripper,
+            delta_scale=delta_scale,
+            cameras=cameras,
+            task=task,
+            instruction=instruction,
+            success=success,
+            encoding=encoding,
+        )
+        logs = import_foreign(open_foreign(source, fps), meaning, out, named_arm(arm), progress=following)
     console.print(f"{out}: {len(logs)} episodes")
     write_json(json, [str(log) for log in logs])
 
