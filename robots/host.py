@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 
 from reflexarc.configs.errors import RobotError, SafetyError
@@ -25,6 +26,7 @@ from reflexarc.wire.messages import (
     Event,
     HostReply,
     HostRequest,
+    Intervention,
     JointCommand,
     Measured,
     SafetyReport,
@@ -32,6 +34,11 @@ from reflexarc.wire.messages import (
     Setpoint,
     State,
 )
+
+
+def cause(rule: str, field: str, asked: float = 0.0, allowed: float = 0.0) -> Intervention:
+    """The record of a stop whose cause lies outside the filter; without numbers where there are none."""
+    return Intervention(rule=rule, field=field, asked=asked, allowed=allowed, margin=allowed - asked)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class RobotHost:
         self._faults: dict[str, str] = {}
         self._seq = 0
         self._events: list[Event] = []
+        self._causes: list[Intervention] = []
 
     def tick(self, now_ns: int, setpoint: Setpoint | None) -> HostTick:
         """Read, filter, write. `setpoint` is the newest that arrived, new or not; `now_ns` must not go back."""
@@ -86,6 +94,10 @@ class RobotHost:
         assert self._memory is not None
         self._read(now_ns)
         command, self._memory, report = self._filter.filter(self._memory, self._measured, setpoint, now_ns)
+        # What stopped the arm from outside the filter is on record as a rule, too.
+        if self._causes:
+            found = [*self._causes, *report.interventions]
+            report, self._causes = msgspec.structs.replace(report, interventions=found), []
         self._write(now_ns, command)
         state = self._state(now_ns, self._memory)
         if report.state != report.previous_state:
@@ -101,7 +113,10 @@ class RobotHost:
             return self._reply(request, ok=False, safety="off", text="the host has not started")
         if request.action == "speed":
             return self._set_speed(request)
+        before = self._memory.state
         self._memory, ok, text = self._filter.request(self._memory, request.action, request.t_ns)
+        if self._memory.state == "e_stop" and before != "e_stop":
+            self._causes.append(cause("e_stop", request.source))
         if request.action != "status":
             verdict = "granted" if ok else "refused"
             self._note(request.t_ns, "request", f"{request.action} by {request.source} {verdict}: {text}")
@@ -124,10 +139,13 @@ class RobotHost:
         safety = "off" if self._memory is None else self._memory.state
         return self._reply(request, ok=False, safety=safety, text=reason)
 
-    def trip(self, reason: str) -> None:
-        """Latch a protective stop for a cause outside the filter's sight."""
-        if self._memory is not None:
-            self._memory = self._filter.trip(self._memory, reason)
+    def trip(self, reason: str, why: Intervention) -> None:
+        """Latch a protective stop for a cause outside the filter's sight; `why` goes on record with it."""
+        before = self._memory
+        if before is not None:
+            self._memory = self._filter.trip(before, reason)
+            if self._memory.state != before.state:
+                self._causes.append(why)
 
     @property
     def at_rest(self) -> bool:
@@ -158,7 +176,7 @@ class RobotHost:
                 self._halted = False
         except (RobotError, SafetyError) as error:
             self._report_fault(now_ns, "written", str(error))
-            self._memory = self._filter.trip(self._memory, f"driver cannot be written: {error}")
+            self.trip(f"driver cannot be written: {error}", cause("driver_write", "driver"))
 
         else:
             self._faults.pop("written", None)

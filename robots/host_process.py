@@ -21,7 +21,7 @@ import msgspec
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.estop import open_inputs
-from reflexarc.robots.host import RobotHost
+from reflexarc.robots.host import RobotHost, cause
 from reflexarc.safety.states import ENABLED
 from reflexarc.wire.clock import (
     HOST_PRIORITY,
@@ -143,7 +143,8 @@ class _Watch:
         lost = self.refusal(now_ns)
         if lost and safety in ENABLED:
             if self._loss == "stop":
-                host.trip(lost)
+                silent_ns = now_ns - (self._heard_ns or now_ns)
+                host.trip(lost, cause("monitor_silence", "monitor", silent_ns, self._silence_ns))
             elif safety != "hold":
                 host.request(HostRequest(t_ns=now_ns, action="hold", seq=0, source="host: " + lost))
 

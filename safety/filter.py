@@ -111,7 +111,7 @@ class SafetyFilter:
         elif memory.state in states.ENABLED:
             memory = self._judge_deaf(memory, setpoint, found)
         memory, speed_scale = self._move(memory, measured, found)
-        memory = self._yield(memory)
+        memory = self._yield(memory, found)
         report = SafetyReport(
             t_ns=now_ns,
             clock=self._clock,
@@ -250,7 +250,7 @@ class SafetyFilter:
         found.append(memory.touch.intervention())
         return self._hold(memory, "contact")
 
-    def _yield(self, memory: Memory) -> Memory:
+    def _yield(self, memory: Memory, found: list[Intervention]) -> Memory:
         """Something presses: the servo is told to stay where the arm is, not where it was on its way to.
 
         The commanded motion comes to rest meanwhile by its stored stop; then it is said to be where the arm is. Nothing
@@ -280,6 +280,7 @@ class SafetyFilter:
             outside = self._motion.outside(inside)
         if outside:
             reason = f"pushed out of the limits: {outside}"
+            found.append(_intervention("pushed_out", touch.rule, touch.asked, touch.allowed))
             return dataclasses.replace(
                 memory, state="protective_stop", reported="protective_stop", reason=reason
             )

@@ -9,8 +9,9 @@ from reflexarc.configs.errors import RobotError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.fake import FakeRobot
-from reflexarc.robots.host import HostTick, RobotHost
+from reflexarc.robots.host import HostTick, RobotHost, cause
 from reflexarc.safety.kinematics import Kinematics
+from reflexarc.safety.states import latched_by
 from reflexarc.wire.codec import decode, encode
 from reflexarc.wire.messages import (
     F64,
@@ -196,13 +197,40 @@ def test_a_driver_that_refuses_to_be_written_stops(bench: Bench) -> None:
     assert "the device refuses" in result.report.reason
 
 
+def test_a_stop_from_outside_the_filter_is_on_record_by_its_rule(bench: Bench) -> None:
+    def recorded() -> list[tuple[str, str]]:
+        report = bench.tick(0.0).report
+        return [] if report is None else [(item.rule, item.field) for item in report.interventions]
+
+    bench.ask("enable")
+    bench.tick(0.0)
+    bench.host.trip("the monitor is silent", cause("monitor_silence", "monitor", 6e8, 5e8))
+    assert recorded() == [("monitor_silence", "monitor")]
+    bench.host.trip("and still is", cause("monitor_silence", "monitor", 7e8, 5e8))
+    assert recorded() == [], "once for each stop"
+    bench.ask("e_stop")
+    assert recorded() == [("e_stop", "console")]
+    bench.ask("e_stop")
+    assert recorded() == []
+
+
+def test_a_driver_that_refuses_is_on_record_by_its_rule(bench: Bench) -> None:
+    bench.ask("enable")
+    bench.tick(0.0)
+    bench.robot.refuses = True
+    bench.tick(0.0)
+    report = bench.tick(0.0).report
+    assert report is not None
+    assert latched_by(report) == "driver_write"
+
+
 def test_category_0_uses_the_arm_s_own_brakes_at_once(robot: RobotConfig, safety: SafetyConfig) -> None:
     bench = Bench(robot.model_copy(update={"stop_category": 0}), safety)
     bench.host.restart(0)
     bench.ask("enable")
     for _ in range(30):
         bench.tick(0.09)
-    bench.host.trip("planted")
+    bench.host.trip("planted", cause("planted", "test"))
     bench.tick()
     assert bench.robot.halted
 

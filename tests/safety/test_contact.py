@@ -12,6 +12,7 @@ from reflexarc.configs.safety import SafetyConfig
 from reflexarc.configs.watch import Payload
 from reflexarc.safety.contact import NOTHING_FELT, Contact
 from reflexarc.safety.dynamics import Dynamics
+from reflexarc.safety.states import latched_by
 from reflexarc.sim.arm import load_arm_spec
 from reflexarc.wire.messages import F64, Measured
 
@@ -121,6 +122,33 @@ def test_while_pressed_the_arm_gives_way_to_where_it_is(active: FilterBench, saf
         active.now_ns += active.robot.tick_ns
     assert active.state == "hold"
     assert abs(active.memory.position[3] - stuck[3]) < 0.005
+
+
+def test_an_arm_that_is_pushed_out_of_its_limits_stops_and_may_only_come_back(
+    active: FilterBench, safety: SafetyConfig
+) -> None:
+    """Giving way has no limits; what it led to has."""
+    pushed = active.memory.position.copy()
+    pushed[0] += 1.2  # the TCP beside its workspace
+    assert "workspace" in active.filter.outside(pushed)
+    active.wrench[2] = 1.5 * safety.force_ceiling
+    for _ in range(60):
+        measured = active.reading(pushed, 1.0)
+        _, active.memory, report = active.filter.filter(
+            active.memory, measured, active.setpoint(), active.now_ns
+        )
+        active.reports.append(report)
+        active.now_ns += active.robot.tick_ns
+    assert active.state == "protective_stop"
+    assert active.memory.reason.startswith("pushed out of the limits: workspace")
+    stop = next(report for report in active.reports if report.state == "protective_stop")
+    assert latched_by(stop) == "pushed_out"
+    assert stop.interventions[-1].field == "wrist_force"
+    active.wrench[:] = 0
+    active.idle(0.1)
+    assert active.request("reset")
+    assert active.request("enable")
+    assert active.state == "recovery"
 
 
 def feel(contact: Contact, readings: list[Measured], jacobian: F64, quat: F64) -> list[float]:
