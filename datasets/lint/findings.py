@@ -28,7 +28,8 @@ class Finding:
     """One thing that is wrong with one episode.
 
     episode: the log's path below the session. time_s: since the log's first message, where `reflexarc view` shows it.
-    value, limit: in `unit`. signal: what to plot: a camera's name, or `joints`, `tcp`, `gripper`, `states`. text: one
+    value, limit: in `unit`. signal: what to plot: a camera's name, or `joints`, `tcp`, `gripper`,
+    `states`, `actions`. text: one
     line: what was found and what to do.
     """
 

@@ -30,15 +30,17 @@ def motion_lag(t: F64, joints: F64, later_t: F64, later: F64) -> tuple[float, fl
     most = round(MOST_LAG_S / LAG_STEP_S)
     if len(grid) < 2 * most:
         return 0.0, 0.0
-    one, two = (
-        np.diff(
-            np.stack([np.interp(grid, times, values[:, axis]) for axis in range(values.shape[1])], 1), axis=0
-        )
-        for times, values in ((t, joints), (later_t, later))
-    )
+    one, two = (_velocities(grid, times, values) for times, values in ((t, joints), (later_t, later)))
     alike = np.array([_shifted(one, two, lag) for lag in range(-most, most + 1)])
     best = int(alike.argmax())
     return (best - most) * LAG_STEP_S, float(alike[best])
+
+
+def _velocities(grid: F64, t: F64, joints: F64) -> F64:
+    """Change from grid point to grid point, (G-1, joints); the fastest hundredth is cut off: one jump is no motion."""
+    steps = np.diff(np.stack([np.interp(grid, t, column) for column in joints.T], axis=1), axis=0)
+    most = np.quantile(np.abs(steps), 0.99, axis=0)
+    return np.asarray(np.clip(steps, -most, most))
 
 
 def _shifted(one: F64, two: F64, lag: int) -> float:
@@ -68,3 +70,8 @@ def runs(true: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """(first, last) index of every unbroken run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], true, [False]]).astype(np.int8)))
     return [(int(first), int(last) - 1) for first, last in edges.reshape(-1, 2)]
+
+
+def times(count: int | np.int64) -> str:
+    """How often, in words: `once`, `3 times`."""
+    return "once" if count == 1 else f"{count} times"

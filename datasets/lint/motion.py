@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.action import tcp_delta_spec
 from reflexarc.datasets.lint.findings import RULES, Finding, finding
-from reflexarc.datasets.lint.measures import EPSILON_S, in_spells, motion_lag, runs, speed
+from reflexarc.datasets.lint.measures import EPSILON_S, in_spells, motion_lag, runs, speed, times
 from reflexarc.datasets.lint.signals import F64, EpisodeSignals
 
 _EARLY_S = -0.02
@@ -22,6 +22,8 @@ _TOP_JOINT_SPEED = 2 * np.pi
 """rad/s; likewise, rounded up."""
 _STILL_M, _STILL_RAD, _STILL_OPENING = 0.002, 0.01, 0.02
 """What does not count as motion: an arm's and a gripper's repeatability with a servo holding it."""
+_AT_END = 0.05
+"""Of the opening: fully open or closed."""
 _STALL_OPENING, _STALL_S = 0.2, 0.5
 """A gripper that is asked to open meets nothing: it gets there. One that closes is stopped by what it grasps."""
 
@@ -34,7 +36,7 @@ def state_gap(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     if steps.max() > limit + EPSILON_S:
         at = int(steps.argmax())
         text = (
-            f"no state for {1e3 * steps[at]:.0f} ms, {int((steps > limit).sum())} times in all: the host stalled or "
+            f"no state for {1e3 * steps[at]:.0f} ms, {times((steps > limit).sum())} in all: the host stalled or "
             "the recorder dropped states; rows there get no label, leave the episode out if the motion matters"
         )
         yield finding("state_gap", episode, states.t[at], steps[at], text, signal="states", limit=limit)
@@ -67,7 +69,7 @@ def saturated_action(signals: EpisodeSignals, episode: str) -> Iterator[Finding]
     advice = "what was wanted beyond it is lost; ask for less, or use an action space with wider bounds"
     if longest >= limit - EPSILON_S:
         text = f"actions stay at the action space's bound for {longest:.1f} s: {advice}"
-        yield finding("saturated_action", episode, at, longest, text, signal="tcp")
+        yield finding("saturated_action", episode, at, longest, text, signal="actions")
     t, share = _joint_speed(signals)
     fast = (share > 0.99) & (share <= RULES["jumping_action"].limit) & ~in_spells(t, signals.disturbed)
     longest, at = max(((t[last] - t[first], t[first]) for first, last in runs(fast)), default=(0.0, 0.0))
@@ -86,14 +88,14 @@ def jumping_action(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     tool = np.linalg.norm(speed(states.t, states.tcp_commanded), axis=1) / top
     tool = np.where(in_spells(states.t[1:], signals.disturbed), 0.0, tool)
     cases = [("joints asked for", "joints", t, share), ("the commanded tool", "tcp", states.t[1:], tool)]
-    for name, signal, times, shares in cases:
+    for name, signal, at_s, shares in cases:
         if shares.max(initial=0.0) > limit:
             at = int(shares.argmax())
             text = (
-                f"{name} jump at {shares[at]:.1f} times the robot's top speed, {int((shares > limit).sum())} times in "
+                f"{name} jump at {shares[at]:.1f} times the robot's top speed, {times((shares > limit).sum())} in "
                 "all: a device lost its place, or two recordings were joined; cut the episode there or leave it out"
             )
-            yield finding("jumping_action", episode, times[at], shares[at], text, signal=signal)
+            yield finding("jumping_action", episode, at_s[at], shares[at], text, signal=signal)
             return
     yield from _jump_in_chunk(signals, episode)
 
@@ -128,26 +130,29 @@ def gripper_polarity(signals: EpisodeSignals, episode: str) -> Iterator[Finding]
             text = f"the gripper does the opposite of what it is told (correlation {alike:.2f}): {advice}"
             yield finding("gripper_polarity", episode, states.t[at], alike, text, signal="gripper")
             return
-    stalled = (told > 0.95) & (told - states.gripper > _STALL_OPENING) & ~_moving(states.gripper)
-    lasted, at = max(
-        ((states.t[last] - states.t[first], first) for first, last in runs(stalled)), default=(0.0, 0)
-    )
-    if lasted > _STALL_S:
-        text = (
-            f"the gripper stops at {states.gripper[at]:.2f} when told to open, as if it grasped something by opening: "
-            f"asked and measured are both flipped; {advice}"
-        )
-        value = told[at] - states.gripper[at]
-        yield finding(
-            "gripper_polarity",
-            episode,
-            states.t[at],
-            value,
-            text,
-            signal="gripper",
-            limit=_STALL_OPENING,
-            unit="of 1",
-        )
+    commanded, settled = states.gripper_commanded, ~_moving(states.gripper)
+    opposite = (commanded < _AT_END) & (states.gripper > 1.0 - _AT_END) & settled
+    stalled = (commanded > 1.0 - _AT_END) & (commanded - states.gripper > _STALL_OPENING) & settled
+    for true, text in (
+        (opposite, "the gripper stays open when it is told to close"),
+        (stalled, "the gripper is stopped when it is told to open, as if it grasped by opening"),
+    ):
+        spans = ((states.t[last] - states.t[first], first) for first, last in runs(true))
+        lasted, at = max(spans, default=(0.0, 0))
+        if lasted > _STALL_S:
+            value = commanded[at] - states.gripper[at]
+            text = f"{text} ({states.gripper[at]:.2f} for {lasted:.1f} s): {advice}"
+            yield finding(
+                "gripper_polarity",
+                episode,
+                states.t[at],
+                value,
+                text,
+                limit=_STALL_OPENING,
+                signal="gripper",
+                unit="of 1",
+            )
+            return
 
 
 def idle_ends(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
@@ -221,7 +226,7 @@ def _jump_in_chunk(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
                 f"neighbouring actions of one chunk differ by {jumps.max():.1f} times the action space's bound: "
                 "look at the policy or the device that gave it, and leave the episode out"
             )
-            yield finding("jumping_action", episode, t, jumps.max(), text, signal="tcp")
+            yield finding("jumping_action", episode, t, jumps.max(), text, signal="actions")
             return
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from reflexarc.datasets.lint.findings import RULES, Finding, finding
-from reflexarc.datasets.lint.measures import EPSILON_S, LAG_STEP_S, MOST_LAG_S, drift, runs
+from reflexarc.datasets.lint.measures import EPSILON_S, LAG_STEP_S, MOST_LAG_S, drift, runs, times
 from reflexarc.datasets.lint.signals import F64, Camera, EpisodeSignals
 
 _PICTURE_ALIKE = 0.8
@@ -53,7 +53,7 @@ def late_frames(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
             at = int(share.argmax())
             text = (
                 f"camera {camera.name} gave no picture for {1e3 * steps[at]:.0f} ms (usually {1e3 * usual:.0f} ms), "
-                f"{int((share > limit).sum())} times in all: it or its cable stalls; look what moved unseen"
+                f"{times((share > limit).sum())} in all: it or its cable stalls; look what moved unseen"
             )
             yield finding("late_frames", episode, camera.t[at], share[at], text, signal=camera.name)
 

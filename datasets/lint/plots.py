@@ -17,7 +17,10 @@ _WIDTH, _HEIGHT = 460, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 22, 22
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 """From the palette of Okabe and Ito, which the colour-blind can tell apart."""
+_LABEL = 76
 _MOST_POINTS = 400
+_WHOLE = frozenset({"idle_head", "idle_tail", "outlier", "duplicate", "too_short"})
+"""Rules that are about the whole episode."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +35,7 @@ class Line:
 def plot_finding(finding: Finding, signals: EpisodeSignals) -> str:
     """The SVG of the signal that `finding` is about, around its time."""
     title, lines = _lines(finding, signals)
-    if finding.rule in ("idle_head", "idle_tail", "outlier", "duplicate", "too_short"):
+    if finding.rule in _WHOLE:
         begin, end = float(signals.states.t[0]), float(signals.states.t[-1])
     else:
         begin, end = finding.time_s - WINDOW_S, finding.time_s + WINDOW_S
@@ -55,14 +58,16 @@ def svg(title: str, lines: Sequence[Line], begin: float, end: float, mark: float
 
     x = _LEFT + (mark - begin) * across
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img">',
-        f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{floor - _TOP}" class="frame"/>',
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor}" class="mark"/>',
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
+        f'height="{_HEIGHT}" font-family="sans-serif" font-size="11" fill="#555">',
+        f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{floor - _TOP}" '
+        'fill="#fafafb" stroke="#ddd"/>',
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor}" stroke="#d55e00" stroke-dasharray="4 3"/>',
         f'<text x="{_LEFT}" y="14">{escape(title)}</text>',
-        f'<text x="{_LEFT - 4}" y="{_TOP + 9}" class="end">{high:.3g}</text>',
-        f'<text x="{_LEFT - 4}" y="{floor}" class="end">{low:.3g}</text>',
+        f'<text x="{_LEFT - 4}" y="{_TOP + 9}" text-anchor="end">{high:.3g}</text>',
+        f'<text x="{_LEFT - 4}" y="{floor}" text-anchor="end">{low:.3g}</text>',
         f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{begin:.2f} s</text>',
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" class="end">{end:.2f} s</text>',
+        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{end:.2f} s</text>',
     ]
     for number, line in enumerate(shown):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -73,8 +78,8 @@ def svg(title: str, lines: Sequence[Line], begin: float, end: float, mark: float
                 f'<circle cx="{at.split(",")[0]}" cy="{at.split(",")[1]}" r="2" fill="{colour}"/>'
                 for at in points.split()
             ]
-        label = _WIDTH - _RIGHT - 78 * (len(shown) - 1 - number)
-        parts.append(f'<text x="{label}" y="14" class="end" fill="{colour}">{escape(line.name)}</text>')
+        x = _WIDTH - _RIGHT - _LABEL * (len(shown) - 1 - number)
+        parts.append(f'<text x="{x}" y="14" text-anchor="end" fill="{colour}">{escape(line.name)}</text>')
     return "\n".join([*parts, "</svg>"])
 
 
@@ -94,8 +99,10 @@ def _lines(finding: Finding, signals: EpisodeSignals) -> tuple[str, list[Line]]:
         if len(asked.t):
             lines.append(Line("asked", asked.t, asked.gripper))
         return "gripper, 0 closed, 1 open", lines
+    if finding.signal == "actions":
+        return _action_lines(finding, signals)
     if finding.signal == "joints":
-        joint = int(np.ptp(states.joints, axis=0).argmax())
+        joint = _joint(finding, signals)
         lines = [
             Line("measured", states.t, states.joints[:, joint]),
             Line("commanded", states.t, states.joints_commanded[:, joint]),
@@ -103,10 +110,32 @@ def _lines(finding: Finding, signals: EpisodeSignals) -> tuple[str, list[Line]]:
         if len(signals.setpoints.t):
             lines.append(Line("asked", signals.setpoints.t, signals.setpoints.joints[:, joint]))
         return f"joint {joint + 1}, rad", lines
-    return "tool, m, from its place at the start", [
-        Line(name, states.t, states.tcp_commanded[:, axis] - states.tcp_commanded[0, axis])
-        for axis, name in enumerate("xyz")
+    place, tcp = ("measured", states.tcp) if finding.rule in _WHOLE else ("commanded", states.tcp_commanded)
+    return f"tool, {place}, m from its start", [
+        Line(name, states.t, tcp[:, axis] - tcp[0, axis]) for axis, name in enumerate("xyz")
     ]
+
+
+def _joint(finding: Finding, signals: EpisodeSignals) -> int:
+    """The joint to show: the one that is asked to go fastest at the finding, or that goes furthest in the episode."""
+    setpoints = signals.setpoints
+    if finding.rule in _WHOLE or finding.rule == "action_lag" or len(setpoints.t) < 2:
+        return int(np.ptp(signals.states.joints, axis=0).argmax())
+    at = int(np.abs(setpoints.t[1:] - finding.time_s).argmin())
+    return int(np.abs(setpoints.joints[at + 1] - setpoints.joints[at]).argmax())
+
+
+def _action_lines(finding: Finding, signals: EpisodeSignals) -> tuple[str, list[Line]]:
+    """The first action of every chunk; of one that jumps, all its actions."""
+    chunks = signals.chunks
+    if finding.rule == "jumping_action":
+        at = int(np.abs(chunks.t - finding.time_s).argmin())
+        actions = chunks.actions[at]
+        t, title = chunks.t[at] + chunks.step_s[at] * np.arange(len(actions)), "actions of this chunk, m"
+    else:
+        actions = np.stack([actions[0] for actions in chunks.actions])
+        t, title = chunks.t, "first action of every chunk, m"
+    return title, [Line(name, t, actions[:, axis]) for axis, name in enumerate(("dx", "dy", "dz"))]
 
 
 def _camera_lines(rule: str, camera: Camera, signals: EpisodeSignals) -> tuple[str, list[Line]]:

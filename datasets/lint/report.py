@@ -40,8 +40,6 @@ h2 { margin-top: 2em; border-top: 2px solid #1c1e21; padding-top: .4em; font-siz
 figure { margin: 0; } figcaption { font-size: 12px; color: #666; }
 img { height: 150px; image-rendering: pixelated; border-radius: 4px; }
 code { background: #f3f3f5; padding: .1em .35em; border-radius: 3px; user-select: all; }
-svg text { font-size: 11px; fill: #555; } svg text.end { text-anchor: end; } svg text[fill] { fill: attr(fill); }
-svg .frame { fill: #fafafb; stroke: #ddd; } svg .mark { stroke: #d55e00; stroke-dasharray: 4 3; }
 """
 
 

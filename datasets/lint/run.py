@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,28 @@ from reflexarc.datasets.lint.compare import Judged, compare, too_few_peers
 from reflexarc.datasets.lint.findings import RULES, Finding, finding
 from reflexarc.datasets.lint.rules import check_episode
 from reflexarc.datasets.lint.signals import outline, read_signals
+from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.session import EpisodeEntry, Session
 
-Progress = Callable[[Sequence[EpisodeEntry]], Iterator[EpisodeEntry]]
+
+@dataclass(frozen=True, slots=True)
+class EpisodeJob:
+    """One log to be read and judged by itself."""
+
+    folder: Path
+    entry: EpisodeEntry
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """What one log gave: its findings, and what is kept to compare it; None of a log that cannot be read."""
+
+    findings: tuple[Finding, ...]
+    judged: Judged | None
+
+
+Spread = Callable[[Callable[[EpisodeJob], EpisodeResult], Sequence[EpisodeJob]], Iterable[EpisodeResult]]
+"""Does the work on every job, in any order: `map`, or over processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,7 @@ class Report:
         }
 
 
-def lint_session(folder: Path, progress: Progress = iter) -> Report:
+def lint_session(folder: Path, spread: Spread = map) -> Report:
     """Judge every log below `folder`; nothing there is changed but the session's index.
 
     Raises LogError if the folder does not exist or holds no log. A log that cannot be read is a finding.
@@ -67,29 +86,26 @@ def lint_session(folder: Path, progress: Progress = iter) -> Report:
     session = Session(folder)
     if not session.episodes:
         raise LogError(f"{folder}: no episode log (.mcap) there")
-    found: list[Finding] = []
-    judged: list[Judged] = []
-    for entry in progress(session.episodes):
-        try:
-            if entry.error:
-                raise LogError(entry.error)
-            signals = read_signals(session.open(entry))
-        except LogError as error:
-            found.append(_unreadable(session, entry, error))
-            continue
-        found += _cut(entry, signals.states.t[-1])
-        found += check_episode(signals, entry.file)
-        start = float(signals.states.t[0])
-        judged.append(Judged(entry.file, entry.task, entry.success, start, outline(signals)))
-    found += compare(judged)
+    results = list(spread(check_log, [EpisodeJob(session.folder, entry) for entry in session.episodes]))
+    judged = sorted((item.judged for item in results if item.judged), key=lambda item: item.episode)
+    found = [item for result in results for item in result.findings] + compare(judged)
     found.sort(key=lambda item: (item.episode, item.time_s, item.rule))
     return Report(session.folder, session.episodes, tuple(found), tuple(too_few_peers(judged)))
 
 
-def _unreadable(session: Session, entry: EpisodeEntry, error: LogError) -> Finding:
-    why = str(error).removeprefix(f"{session.folder / entry.file}: ")
-    text = f"{why}: try `reflexarc dataset repair`, or delete it"
-    return finding("unreadable", entry.file, 0.0, 1.0, text, signal="")
+def check_log(job: EpisodeJob) -> EpisodeResult:
+    """Read one log and judge it by itself."""
+    entry, path = job.entry, job.folder / job.entry.file
+    try:
+        if entry.error:
+            raise LogError(entry.error)
+        signals = read_signals(EpisodeReader(path))
+    except LogError as error:
+        text = f"{str(error).removeprefix(f'{path}: ')}: try `reflexarc dataset repair`, or delete it"
+        return EpisodeResult((finding("unreadable", entry.file, 0.0, 1.0, text, signal=""),), None)
+    found = (*_cut(entry, float(signals.states.t[-1])), *check_episode(signals, entry.file))
+    start = float(signals.states.t[0])
+    return EpisodeResult(found, Judged(entry.file, entry.task, entry.success, start, outline(signals)))
 
 
 def _cut(entry: EpisodeEntry, end_s: float) -> Iterator[Finding]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import tyro
 
-from reflexarc.commands.options import JsonPath, console, tracked, write_json
+from reflexarc.commands.options import JsonPath, console, write_json
 from reflexarc.configs.errors import LogError
 
+_EPISODES_A_WORKER = 20
+"""A process takes as long to start as it takes to read this many episodes."""
 
-def lint(session: tyro.conf.Positional[Path], html: Path | None = None, json: JsonPath = None) -> None:
+
+def lint(
+    session: tyro.conf.Positional[Path],
+    /,
+    html: Path | None = None,
+    workers: int = os.cpu_count() or 1,
+    json: JsonPath = None,
+) -> None:
     """Find what is wrong with recorded episodes: pictures, clocks, lags, grippers, jumps, copies, outliers.
 
     Example: reflexarc dataset lint runs/lift --html runs/lift-lint.html
@@ -21,19 +31,29 @@ def lint(session: tyro.conf.Positional[Path], html: Path | None = None, json: Js
     Args:
         session: a folder of episode logs.
         html: also write a report with pictures and plots of every finding, one file that needs no network.
+        workers: processes.
     """
     from rich.table import Table
 
     from reflexarc.datasets.lint.findings import RULES
     from reflexarc.datasets.lint.run import lint_session
+    from reflexarc.pool import run_jobs
 
-    report = lint_session(session, lambda entries: tracked(entries, "reading"))
-    table = Table("rule", "severity", "episodes", "what", "the first of them")
+    report = lint_session(
+        session,
+        lambda work, jobs: (
+            done
+            for _, done in run_jobs(
+                work, jobs, workers=min(workers, 1 + len(jobs) // _EPISODES_A_WORKER), title="reading"
+            )
+        ),
+    )
+    table = Table("rule", "", "episodes", "the first of them")
     for rule, count in report.counts().items():
         if count:
             first = next(item for item in report.findings if item.rule == rule)
             where = f"{first.episode} at {first.time_s:.2f} s: {first.text}"
-            table.add_row(rule, RULES[rule].severity, str(count), RULES[rule].what, where)
+            table.add_row(rule, RULES[rule].severity, str(count), where)
     if table.row_count:
         console.print(table)
     if report.not_compared:

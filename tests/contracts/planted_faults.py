@@ -145,11 +145,18 @@ def saturated(chunk: ActionChunk) -> ActionChunk:
     return replace(chunk, actions=actions)
 
 
-def at_top_speed(setpoint: Setpoint) -> Setpoint:
-    """For 0.3 s the wrist is asked to turn at its published 2.61 rad/s, and back afterwards at half of that."""
-    t = setpoint.t_due_ns / S
-    turned = 2.61 * np.clip(t - 1.0, 0.0, 0.3) - 1.305 * np.clip(t - 1.3, 0.0, 0.6)
-    return replace(setpoint, joint_position=setpoint.joint_position + turned * np.eye(7)[6])
+def at_top_speed(items: list[Item]) -> Iterator[Item]:
+    """For 0.3 s the wrist is asked to turn at its published 2.61 rad/s; then it comes back to where it should be."""
+    begin = next(m.joint_position[6] for topic, m, _ in items if topic == "/setpoint" and m.t_due_ns >= S)
+    for topic, message, recorded in items:
+        if topic == "/setpoint" and message.t_due_ns >= S:
+            t = (message.t_due_ns - S) / S
+            joints = message.joint_position.copy()
+            fast = begin + 2.61 * t if t <= 0.3 else begin + 2.61 * 0.3
+            share = np.clip((t - 0.3) / 0.8, 0.0, 1.0)
+            joints[6] = (1.0 - share) * fast + share * joints[6]
+            message = replace(message, joint_position=joints)
+        yield topic, message, recorded
 
 
 def jumping_setpoint(setpoint: Setpoint) -> Setpoint:
@@ -291,7 +298,7 @@ FAULTS = (
     Fault("a camera is black", "blank_camera", 1.2, dark(0)),
     Fault("a camera's lens is covered", "blank_camera", 1.2, dark(4)),
     Fault("actions are cut off at the bound", "saturated_action", 1.0, each(ActionChunk, saturated)),
-    Fault("a joint is asked for its top speed", "saturated_action", 1.0, each(Setpoint, at_top_speed)),
+    Fault("a joint is asked for its top speed", "saturated_action", 1.0, at_top_speed),
     Fault("a setpoint jumps", "jumping_action", 1.0, each(Setpoint, jumping_setpoint)),
     Fault("the commanded tool jumps", "jumping_action", 1.0, each(State, jumping_tool)),
     Fault("a chunk jumps", "jumping_action", 1.0, each(ActionChunk, jumping_chunk)),
