@@ -187,6 +187,7 @@ class _Loop:
         next_statistics = monotonic_ns() + STATISTICS_NS
         deadline: int | None = None
         while deadline is None or (not self._host.at_rest and monotonic_ns() < deadline):
+            missed = rate.overruns
             late = rate.sleep()
             begun = monotonic_ns()
             # The time of the deadline, not of waking up: jitter of the computer must not become jitter of the arm.
@@ -197,6 +198,8 @@ class _Loop:
                 self._shut_down(now)
             self._tick(now)
             self._work.add(monotonic_ns() - begun)
+            if rate.overruns > missed:
+                self._tell_overrun(rate.overruns - missed, rate.overruns, now)
             if begun >= next_statistics:
                 next_statistics += STATISTICS_NS
                 self._statistics(rate, now)
@@ -241,6 +244,11 @@ class _Loop:
 
     def _shut_down(self, now_ns: int) -> None:
         self._host.request(HostRequest(t_ns=now_ns, action="shutdown", seq=0, source="host"))
+
+    def _tell_overrun(self, missed: int, overruns: int, now_ns: int) -> None:
+        text = f"{missed} ticks were missed altogether"
+        data: dict[str, str | float | int | bool] = {"overruns": overruns}
+        self._sockets.publish(Event(t_ns=now_ns, kind="overrun", source="host", text=text, data=data))
 
     def _statistics(self, rate: Rate, now_ns: int) -> None:
         for fault in self._sockets.faults():

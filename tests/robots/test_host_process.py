@@ -27,6 +27,7 @@ from reflexarc.wire.messages import (
     HostAction,
     HostReply,
     HostRequest,
+    Measured,
     Message,
     SafetyReport,
     Setpoint,
@@ -173,6 +174,27 @@ def test_says_how_its_loop_runs(running: Running) -> None:
     summary = running.join()
     assert summary.lateness["count"] > 100
     assert summary.final_safety == "off"
+
+
+def test_ticks_that_are_missed_are_told(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = running.robot.read
+
+    def slow() -> Measured:
+        monkeypatch.undo()  # once
+        time.sleep(0.05)
+        return read()
+
+    monkeypatch.setattr(running.robot, "read", slow)
+
+    def overruns() -> list[Event]:
+        events = [message for message in running.peer.messages if isinstance(message, Event)]
+        return [event for event in events if event.kind == "overrun"]
+
+    # A shared computer misses some of its own: the long one is looked for.
+    running.peer.until(lambda: any(int(event.text.split()[0]) >= 8 for event in overruns()))
+    assert overruns()[-1].source == "host"
+    summary = running.join()
+    assert summary.overruns >= 8
 
 
 def test_shutdown_is_a_controlled_stop_and_releases_the_driver(running: Running) -> None:
