@@ -12,8 +12,9 @@ from reflexarc.datasets.lint.findings import RULES, Finding, finding
 from reflexarc.datasets.lint.measures import EPSILON_S, in_spells, motion_lag, runs, speed, times
 from reflexarc.datasets.lint.signals import F64, EpisodeSignals
 
-_EARLY_S = -0.02
-"""An arm cannot do what it was not asked yet; two ticks of a 100 Hz controller are what stamping explains."""
+_EARLY_S = 0.02
+"""An arm cannot do what it was not asked yet; two ticks of a 100 Hz controller are what stamping explains, or as much
+as the stamps are apart where that is more: nothing finer can be told of a log at 10 Hz."""
 _ALIKE = 0.7
 """Correlation from which two motions are the same one, shifted (half of the variance)."""
 _TOP_TCP_SPEED = 3.0
@@ -48,11 +49,12 @@ def action_lag(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     asked = [("commanded", states.t, states.joints_commanded)]
     if len(setpoints.t) >= 2:
         asked.insert(0, ("asked", setpoints.t, setpoints.joints))
-    limit = RULES["action_lag"].limit
     for name, t, joints in asked:
         lag, alike = motion_lag(t, joints, states.t, states.joints)
-        if alike >= _ALIKE and not _EARLY_S <= lag <= limit:
-            late, bound = ("after", limit) if lag > 0 else ("before", _EARLY_S)
+        period = max(float(np.median(np.diff(t))), float(np.median(np.diff(states.t))))
+        earliest, latest = -max(_EARLY_S, period), max(RULES["action_lag"].limit, period)
+        if alike >= _ALIKE and not earliest - EPSILON_S <= lag <= latest + EPSILON_S:
+            late, bound = ("after", latest) if lag > 0 else ("before", earliest)
             text = (
                 f"joints move {1e3 * abs(lag):.0f} ms {late} they were {name} to (correlation {alike:.2f}): "
                 "actions and states are stamped by different clocks, or shifted by an import; align and record again"

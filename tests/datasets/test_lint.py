@@ -57,6 +57,16 @@ def test_good_episodes_have_no_finding(good: Path) -> None:
     assert report.not_compared == ("push",)  # one episode is no distribution, and that is said
 
 
+def test_a_log_of_rows_as_imports_make_it_has_no_finding(log: Path, tmp_path: Path) -> None:
+    """States at 10 Hz with each picture, and no setpoint, chunk or configuration."""
+
+    def rows(items: list[Item]) -> list[Item]:
+        kept = [item for item in items if item[0] not in ("/setpoint", "/chunk", "/sim/steps")]
+        return [item for item in kept if item[0] != "/state" or item[1].t_state_ns % 100_000_000 == 0]
+
+    assert found(rewrite(log, tmp_path / "rows.mcap", rows, configs={})) == []
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found_by_its_own_rule(fault: Fault, log: Path, tmp_path: Path) -> None:
     findings = found(rewrite(log, tmp_path / "planted.mcap", fault.change))
