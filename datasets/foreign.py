@@ -14,6 +14,7 @@ What a data set does not hold (efforts, wrenches, safety, physics) is zero or mi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflexarc.configs.errors import LogError, unknown
+from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.wire.geometry import apply_delta, exp, multiply, normalize
 from reflexarc.wire.images import encode_image
@@ -40,6 +42,8 @@ from reflexarc.wire.messages import (
 )
 
 CLOCK = "imported"
+_ASKED = "asked.json"
+"""In the folder of an unfinished import: what it is of."""
 REST = 0
 """Width of a field that takes what the others leave."""
 _ROTATIONS = {"quat_wxyz": 4, "quat_xyzw": 4, "rotvec": 3, "rpy": 3}
@@ -145,6 +149,7 @@ def import_foreign(
 ) -> list[Path]:
     """The episodes of `dataset` as logs in the new folder `out`.
 
+    One that was interrupted is gone on with, if the same is asked for again: logs that are whole are not written anew.
     Raises LogError, with nothing at `out` and the source untouched, for columns that are not there or are not told,
     for numbers that contradict what was told, and for whatever the data set lacks.
     """
@@ -156,19 +161,32 @@ def import_foreign(
         if name not in dataset.cameras:
             raise LogError(f"{dataset.path}: {unknown('camera', name, tuple(dataset.cameras))}")
     aside = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(aside, ignore_errors=True)
+    asked = json.dumps(
+        [str(dataset.path), len(dataset), dataset.fps, dataclasses.asdict(meaning), arm and arm.config]
+    )
     try:
-        aside.mkdir(parents=True)
+        _begin(aside, asked)
         logs = [
             _write(dataset, episode, meaning, cameras, arm, aside / f"{out.name}-{episode:06d}.mcap")
             for episode in progress(range(len(dataset)))
         ]
+        (aside / _ASKED).unlink()
         aside.rename(out)
     except OSError as error:
-        raise LogError(f"{out}: the import cannot be written: {error.strerror or error}") from error
-    finally:
         shutil.rmtree(aside, ignore_errors=True)
+        raise LogError(f"{out}: the import cannot be written: {error.strerror or error}") from error
+    except LogError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return [out / log.name for log in logs]
+
+
+def _begin(aside: Path, asked: str) -> None:
+    """Make the folder of an unfinished import; one that was for something else is emptied first."""
+    if aside.exists() and not ((aside / _ASKED).exists() and (aside / _ASKED).read_text() == asked):
+        shutil.rmtree(aside)
+    aside.mkdir(parents=True, exist_ok=True)
+    (aside / _ASKED).write_text(asked)
 
 
 def deal(
@@ -361,7 +379,11 @@ def _write(
     arm: Arm | None,
     path: Path,
 ) -> Path:
-    """One episode as a log."""
+    """One episode as a log, unless it is there whole."""
+    with contextlib.suppress(LogError):
+        if not EpisodeReader(path).is_cut:
+            return path
+    path.unlink(missing_ok=True)
     rows = dataset.rows(index)
     where = f"{dataset.path}: {rows.name}"
     episode = _understand(rows, meaning, arm, where)

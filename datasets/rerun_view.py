@@ -55,6 +55,8 @@ TRAIL_POINTS = 500
 """Of the way behind the TCP, which is sent anew with every batch."""
 _LIMITED_NS = 50_000_000
 """A limit that is not reported again for so long is over."""
+TCP_DELTAS = "tcp-delta"
+"""Begin of the ids of action spaces whose chunks are a way of the TCP; one of joints is not drawn."""
 _ALWAYS = (SimInitial, EpisodeStart)
 """Messages that tell what all the others are about, whenever they were made."""
 
@@ -104,7 +106,7 @@ class Window:
 
 def start_of(reader: EpisodeReader) -> tuple[int, int]:
     """(first, last) ns of the log's time line; LogError if the log holds no message."""
-    times = [raw.content_ns for raw in reader.raw_messages()]
+    times = [raw.log_time_ns for raw in reader.raw_messages()]
     if not times:
         raise LogError(f"{reader.path}: the log holds no message to show")
     return min(times), max(times)
@@ -206,12 +208,13 @@ class EpisodeView:
         self._targets()
 
     def _open_scene(self, mjcf: str) -> ArmScene | None:
-        """The arm that the configuration names; None if there is none, or its file has gone."""
+        """The arm that the configuration names; None, and a line that says why, if it cannot be shown."""
         if not mjcf:
             return None
         try:
             return ArmScene.from_file(resolve_asset(mjcf), self._names, self._base)
-        except ReflexarcError:
+        except ReflexarcError as error:
+            self._text("log/event", self._start_ns, f"the arm is not shown: {error}", "WARN")
             return None
 
     def _remember(self, states: Sequence[State], chunks: Sequence[ActionChunk]) -> None:
@@ -366,7 +369,7 @@ class EpisodeView:
         places, strips = [], []
         for chunk in chunks:
             index = int(np.searchsorted(times, chunk.t_obs_ns, side="right")) - 1
-            if index < 0 or chunk.actions.ndim != 2 or chunk.actions.shape[1] < 6:
+            if index < 0 or chunk.actions.ndim != 2 or not chunk.spec_id.startswith(TCP_DELTAS):
                 continue
             pose = self._states[index].pose_base_tcp_commanded
             way = [pose[:3]]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from reflexarc.configs.errors import LogError, unknown
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.video import caption, write_mp4
+from reflexarc.datasets.video import SheetRow, caption, contact_sheet, write_mp4
 from reflexarc.replay import open_initial, resimulate
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import CameraFrame, State
@@ -104,7 +104,7 @@ def frame_rate(frames: Sequence[tuple[int, Frame]]) -> float:
 def view_episode(
     path: Path, out: Path, *, camera: str = "front", size: int = 360, at_s: float | None = None
 ) -> dict[str, str]:
-    """Write `<name>.mp4` and `<name>.rrd` of a log into `out`; returns their paths by kind.
+    """Write `<name>.mp4`, `<name>.rrd` and thumbnails, `<name>.png`, of a log into `out`; their paths by kind.
 
     at_s: only what is around this instant, s on the time line; the names then say which.
     """
@@ -113,7 +113,7 @@ def view_episode(
     reader = EpisodeReader(path)
     begin_ns, _ = start_of(reader)
     name = path.stem if at_s is None else f"{path.stem}-at-{at_s:g}"
-    video, recording = out / f"{name}.mp4", out / f"{name}.rrd"
+    video, recording, sheet = (out / f"{name}.{kind}" for kind in ("mp4", "rrd", "png"))
     write_rrd(reader, recording, at_s)
     frames = timed_frames(reader, camera=camera, size=size)
     if at_s is not None:
@@ -122,7 +122,10 @@ def view_episode(
         if not frames:
             raise LogError(f"{path}: no picture of camera {camera!r} within {AT_S} s of --at {at_s:g}")
     write_mp4(captioned(reader, frames, begin_ns), video, frame_rate(frames))
-    return {"mp4": str(video), "rrd": str(recording)}
+    success = (reader.outcome or {}).get("success")
+    row = SheetRow(reader.instruction, [frame for _, frame in frames], success, path.name)
+    contact_sheet([row], sheet)
+    return {"mp4": str(video), "rrd": str(recording), "png": str(sheet)}
 
 
 def open_viewer(*recordings: Path) -> None:

@@ -25,7 +25,7 @@ def view(
     seconds: float = float("inf"),
     json: JsonPath = None,
 ) -> None:
-    """Make an .mp4 and a Rerun .rrd of logged episodes, or show a running robot; `rerun FILE.rrd` opens the latter.
+    """Make an .mp4, thumbnails and a Rerun .rrd of logged episodes, or show a running robot; `rerun FILE.rrd` opens it.
 
     Example: reflexarc view runs/demo-*/episodes/*.mcap --out runs/view
 
@@ -62,7 +62,7 @@ def view(
     figures = []
     for path in log:
         made = view_episode(path, folder, camera=camera, size=size, at_s=at)
-        console.print(f"{path.name}: {made['mp4']}  {made['rrd']}")
+        console.print(f"{path.name}: {made['mp4']}  {made['rrd']}  {made['png']}")
         figures.append({"log": str(path), **made})
         if at is not None:
             console.print(f"look at {at:.2f} s on the time line (marked)")

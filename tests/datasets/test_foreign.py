@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from reflexarc.cli import main
 from reflexarc.configs.action import tcp_delta_spec
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.foreign import ACTION_FIELDS, STATE_FIELDS, Meaning, deal, import_foreign
+from reflexarc.datasets.lerobot_export import export
+from reflexarc.datasets.lerobot_reader import LeRobotReader
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import Samples, sample_episode
 from reflexarc.datasets.session import Session
@@ -490,6 +493,45 @@ def test_an_import_never_writes_over_a_session(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(LogError, match="exists already"):
         import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "there")
+
+
+def test_an_interrupted_import_goes_on_where_it_was(tmp_path: Path) -> None:
+    source = robomimic(tmp_path / "demo.hdf5", 4)
+    aside = tmp_path / ".logs.unfinished"
+
+    def interrupted(episodes: Sequence[int]) -> Iterator[int]:
+        yield from episodes[:2]
+        (aside / "logs-000002.mcap").write_bytes(b"torn")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "logs", progress=interrupted)
+    assert not (tmp_path / "logs").exists()
+    before = {name: (aside / name).stat().st_mtime_ns for name in ("logs-000000.mcap", "logs-000001.mcap")}
+    logs = import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "logs")
+    assert {log.name: log.stat().st_mtime_ns for log in logs[:2]} == before
+    assert [each.name for each in sorted((tmp_path / "logs").iterdir())] == [log.name for log in logs]
+    assert not any(EpisodeReader(log).is_cut for log in logs)
+
+    with pytest.raises(KeyboardInterrupt):
+        import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "logs2", progress=interrupted_at_once)
+    other = dataclasses.replace(ROBOMIMIC, instruction="lift the other cube")
+    again = import_foreign(open_foreign(source), other, tmp_path / "logs2")
+    assert {EpisodeReader(log).instruction for log in again} == {"lift the other cube"}
+
+
+def interrupted_at_once(episodes: Sequence[int]) -> Iterator[int]:
+    yield episodes[0]
+    raise KeyboardInterrupt
+
+
+def test_an_imported_session_is_exported_with_the_same_numbers(lerobot: Path, tmp_path: Path) -> None:
+    import_foreign(open_foreign(lerobot), JOINTS, tmp_path / "logs", PANDA)
+    export(tmp_path / "logs", tmp_path / "set", SPEC, ["top"], codec="png")
+    again = LeRobotReader(tmp_path / "set")
+    way = np.concatenate([wave(0)[:-1], wave(1)[:-1]])
+    np.testing.assert_array_equal(again.columns["observation.state"], way.astype(np.float32))
+    assert [again.task(row) for row in (0, ROWS)] == ["turn 0", "turn 1"]
 
 
 def test_the_command_imports_and_says_what_is_wrong(

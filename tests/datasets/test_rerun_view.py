@@ -181,7 +181,7 @@ def chunk(t_ns: int, dx: float, tokens: list[int]) -> ActionChunk:
         policy_tokens=tokens,
         tokenizer_id="uniform",
         step_ns=100 * MS,
-        spec_id="",
+        spec_id="tcp-delta-7/h4/100ms",
         model_id="m",
         latency_ns={"vision": 3 * MS},
     )
@@ -281,6 +281,31 @@ def test_a_stream_in_parts_shows_what_the_whole_log_shows(tmp_path: Path) -> Non
         whole, parts = (values(tmp_path / f"{name}.rrd", entity, component) for name in ("whole", "parts"))
         np.testing.assert_array_equal(parts[0], whole[0])
         assert parts[1] == whole[1]
+
+
+def test_what_cannot_be_shown_is_said_in_the_recording(tmp_path: Path) -> None:
+    metadata = {"configs": {"robot": {"joints": [{"name": "j"}], "base_body": "base", "mjcf": "/gone.xml"}}}
+    broken = SimInitial(
+        t_ns=0,
+        clock="virtual",
+        model_xml="<mujoco><nothing/></mujoco>",
+        integration_state=np.zeros(3),
+        geom_rgba=np.zeros((1, 4)),
+        task="lift",
+        seed=0,
+        mujoco_version="9",
+    )
+    joints = msgspec.structs.replace(chunk(0, 0.01, []), actions=np.zeros((4, 8)), spec_id="joint-8/h4/100ms")
+    with EpisodeWriter(tmp_path / "e.mcap", metadata, fsync=False) as writer:
+        writer.write("/sim/initial", broken)
+        for topic, message in [*moving(0.5), ("/chunk", joints)]:
+            writer.write(topic, message)
+        writer.close({})
+    write_rrd(EpisodeReader(tmp_path / "e.mcap"), tmp_path / "e.rrd")
+    _, said = values(tmp_path / "e.rrd", "log/event", "TextLog:text")
+    assert any("the arm is not shown: file '/gone.xml' does not exist" in line for line in said)
+    assert any("the simulated scene is not shown: its model is none here" in line for line in said)
+    assert "/world/plan" not in entities(tmp_path / "e.rrd")  # joints are no way of the TCP
 
 
 def test_a_log_whose_arm_is_unknown_is_shown_without_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import av
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 from rerun.chunk import RrdReader
 
 from contracts.episode_bench import motion, picture, state, written
@@ -53,6 +54,8 @@ def test_a_video_has_the_cameras_rate_and_a_caption_below_each_picture(
     assert rate == pytest.approx(10.0)
     assert len(shown) == 41
     assert shown[0].shape == (240 + 40, 240, 3)
+    with Image.open(made["png"]) as sheet:
+        assert sheet.width > 8 * 160  # eight of the pictures in a row
     captions = [frame[240:].astype(int) for frame in shown]
     assert captions[0].max() > 200  # white words on a dark bar
     assert np.abs(captions[0] - captions[20]).max() > 100  # the time goes on
