@@ -41,7 +41,7 @@ def filter_session(
     """
     _check_out(out, session)
     episodes = survey_whole(session, progress)
-    chosen = choose(episodes, criteria)
+    chosen = choose(episodes, criteria, progress)
     if not chosen:
         raise LogError(
             f"{session}: none of its {len(episodes)} episodes meets the criteria; {out} is not made"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from reflexarc.configs.errors import LogError, unknown
-from reflexarc.datasets.summary import HUMAN, EpisodeSummary, limited_ticks, verdict
+from reflexarc.datasets.summary import HUMAN, EpisodeSummary, Progress, limited_ticks, silent, verdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +30,9 @@ class Criteria:
     is_cut: bool | None = None
 
 
-def choose(episodes: Sequence[EpisodeSummary], criteria: Criteria) -> list[EpisodeSummary]:
+def choose(
+    episodes: Sequence[EpisodeSummary], criteria: Criteria, progress: Progress = silent
+) -> list[EpisodeSummary]:
     """Those that meet all criteria, in their order.
 
     Raises LogError naming a task, instruction, policy or source that no episode has, a bound below 0, or bounds that
@@ -41,22 +43,26 @@ def choose(episodes: Sequence[EpisodeSummary], criteria: Criteria) -> list[Episo
     _check_known("policy", criteria.policies, (each.policy for each in episodes))
     _check_known("source", criteria.sources, (name for each in episodes for name in _sources(each)))
     _check_bounds(criteria)
-    chosen = []
-    for each in episodes:
-        if (
-            (not criteria.tasks or each.task in criteria.tasks)
-            and (not criteria.instructions or each.instruction in criteria.instructions)
-            and (not criteria.policies or each.policy in criteria.policies)
-            and (not criteria.success or verdict(each.success) in criteria.success)
-            and (not criteria.sources or _sources(each) & {*criteria.sources})
-            and (criteria.min_seconds is None or each.seconds >= criteria.min_seconds)
-            and (criteria.max_seconds is None or each.seconds <= criteria.max_seconds)
-            and (criteria.max_takeovers is None or each.takeovers <= criteria.max_takeovers)
-            and (criteria.is_cut is None or each.is_cut == criteria.is_cut)
-            and (criteria.max_interventions is None or limited_ticks(each.log) <= criteria.max_interventions)
-        ):
-            chosen.append(each)
-    return chosen
+    chosen = {each.log: each for each in episodes if _meets(each, criteria)}
+    if criteria.max_interventions is not None:  # last, because whole logs are read for it
+        most = criteria.max_interventions
+        return [chosen[log] for log in progress(list(chosen), "counting") if limited_ticks(log) <= most]
+    return list(chosen.values())
+
+
+def _meets(episode: EpisodeSummary, criteria: Criteria) -> bool:
+    """Whether an episode meets all criteria that its summary decides."""
+    return bool(
+        (not criteria.tasks or episode.task in criteria.tasks)
+        and (not criteria.instructions or episode.instruction in criteria.instructions)
+        and (not criteria.policies or episode.policy in criteria.policies)
+        and (not criteria.success or verdict(episode.success) in criteria.success)
+        and (not criteria.sources or _sources(episode) & {*criteria.sources})
+        and (criteria.min_seconds is None or episode.seconds >= criteria.min_seconds)
+        and (criteria.max_seconds is None or episode.seconds <= criteria.max_seconds)
+        and (criteria.max_takeovers is None or episode.takeovers <= criteria.max_takeovers)
+        and (criteria.is_cut is None or episode.is_cut == criteria.is_cut)
+    )
 
 
 def _sources(episode: EpisodeSummary) -> set[str]:

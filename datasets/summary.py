@@ -13,7 +13,7 @@ from reflexarc.configs.errors import LogError, WireError
 from reflexarc.datasets.format import CAMERA_PREFIX
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.relabel import labels_of
-from reflexarc.datasets.session import EpisodeEntry, episode_logs
+from reflexarc.datasets.session import episode_logs
 from reflexarc.wire.codec import decode
 from reflexarc.wire.messages import ActionChunk, CameraFrame, Event, SafetyReport, State
 
@@ -155,9 +155,7 @@ def limited_ticks(log: Path) -> int:
 
 
 def overview(summaries: Sequence[EpisodeSummary]) -> dict[str, Any]:
-    """JSON-ready figures of several logs together. Raises LogError if there is none."""
-    if not summaries:
-        raise LogError("there is no episode to tell anything of")
+    """JSON-ready figures of several logs together."""
     tasks = sorted({each.task for each in summaries})
     return {
         "episodes": len(summaries),
@@ -181,7 +179,7 @@ def overview(summaries: Sequence[EpisodeSummary]) -> dict[str, Any]:
     }
 
 
-def verdicts(episodes: Iterable[EpisodeSummary | EpisodeEntry]) -> dict[str, int]:
+def verdicts(episodes: Iterable[EpisodeSummary]) -> dict[str, int]:
     """How many episodes succeeded, failed, or were judged by nobody."""
     counts = Counter(verdict(each.success) for each in episodes)
     return {name: counts[name] for name in ("true", "false", "unjudged")}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import multiprocessing
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +222,42 @@ def test_an_interrupted_relabelling_leaves_the_log_as_it_was(
     with pytest.raises(KeyboardInterrupt):
         relabel(tmp_path / "a.mcap", Labels(success=False))
     assert files(tmp_path) == found
+
+
+def relabel_for_ever(log: Path, begun: Event) -> None:
+    begun.set()
+    for number in itertools.count():
+        relabel(log, Labels(instruction=f"attempt {number}", success=number % 2 == 0))
+
+
+def test_a_relabelling_that_is_killed_leaves_a_whole_log(tmp_path: Path) -> None:
+    log = tmp_path / "a.mcap"
+    written(log, motion(drift(0.1), 0.5))
+    aside = tmp_path / ".a.mcap.relabel"
+    messages, random, halves = raws(log), np.random.default_rng(0), 0
+    context = multiprocessing.get_context("fork")
+    for _ in range(40):
+        begun = context.Event()
+        process = context.Process(target=relabel_for_ever, args=(log, begun))
+        process.start()
+        assert begun.wait(20)
+        time.sleep(random.uniform(0.005, 0.05))
+        process.kill()
+        process.join()
+        halves += aside.exists()
+        aside.unlink(missing_ok=True)
+        assert raws(log) == messages
+        assert EpisodeReader(log).outcome is not None
+        written_down = EpisodeReader(log).metadata.get(RELABELLED, [])
+        log.unlink()
+        written(log, motion(drift(0.1), 0.5))
+        assert [each["was"]["instruction"] for each in written_down[1:]] == [
+            f"attempt {number}" for number in range(len(written_down) - 1)
+        ]
+    assert halves > 5  # else nothing was killed in the middle
+    aside.write_bytes(b"what a power cut left")
+    assert relabel(log, Labels(success=False)) == {"success": True}
+    assert os.listdir(tmp_path) == ["a.mcap"]
 
 
 def test_what_a_damaged_log_holds_is_not_copied_into_a_new_one(tmp_path: Path) -> None:
