@@ -1,8 +1,9 @@
-"""Faults put into a running robot: real processes for arm, host and monitor, a sender of setpoints, and what happens.
+"""Faults put into a running robot: real processes for arm, host and monitor, who leads them, and what happens.
 
+It is led by a sender of setpoints, which can garble them, or by a policy through the controller (`reflexarc.led`).
 Every fault gets processes of its own. The arm is brought into motion, the fault happens, and the arm's own sensors say
-how far it still goes and whether it comes to rest. What answers first, the host or the arm itself, is told by their own
-words and their own times.
+how far it still goes and whether it comes to rest. What answers first, the host, the controller or the arm itself, is
+told by their own words and their own times.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from reflexarc.configs.load import load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.configs.watch import EStopConfig
+from reflexarc.led import SAME_PICTURE, PolicyLead
 from reflexarc.processes import Processes
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.sim.arm_client import ArmClient
@@ -54,11 +56,13 @@ REST_RAD_S = 0.01
 AMPLITUDE_RAD, PERIOD_S = 0.15, 3.0
 """Of the motion during which the fault happens: joints 1 and 4."""
 STOPPED = ("protective_stop", "e_stop")
+TOLD = ("camera_stalled", "peer_lost")
+"""Events of the controller that say what it has detected."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What a fault led to. detected_ms: until host or arm reacted, None if neither had to. by: who did, and in what
+    """What a fault led to. detected_ms: until one of them reacted, None if neither had to. by: who did, and in what
     words. final: the host's state (`gone` without one), and whether the arm's own brake is on. travelled_mm: of the TCP
     from the fault until rest, or in all if it goes on. moving: whether it still moves at the end."""
 
@@ -73,12 +77,14 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fault:
-    """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on."""
+    """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on.
+    led: by a policy, through the controller."""
 
     do: Callable[[FaultStand], None]
     ends: tuple[str, ...]
     seconds: float = 2.0
     moves: bool = False
+    led: bool = False
 
 
 class FlawedClient(ArmClient):
@@ -119,10 +125,10 @@ class FlawedClient(ArmClient):
 
 
 class FaultStand:
-    """Arm, host and monitor as processes, and a sender of setpoints at 100 Hz in a thread."""
+    """Arm, host and monitor as processes, and who leads the arm: a sender of setpoints at 100 Hz, or a policy."""
 
-    def __init__(self, folder: Path, overrides: tuple[str, ...] = ()) -> None:
-        """overrides: of the safety preset, as for `--set`."""
+    def __init__(self, folder: Path, overrides: tuple[str, ...] = (), *, led: bool = False) -> None:
+        """overrides: of the safety preset, as for `--set`. led: by a policy."""
         from reflexarc.robots.host_process import run_host
         from reflexarc.robots.monitor_process import run_monitor
         from reflexarc.sim.arm_process import run_arm
@@ -146,7 +152,11 @@ class FaultStand:
         self.states: Subscriber[State | Event] = Subscriber(self.endpoints.state, State, Event)
         self.arm: Subscriber[ArmState | Event] = Subscriber(self.endpoints.arm_state, ArmState, Event)
         self.console: Requester[HostReply] = Requester(self.endpoints.console, HostReply)
+        self.controller: Subscriber[Event] = Subscriber(self.endpoints.controller, Event)
         self.sender = Sender(self.endpoints, np.array(self.robot.home))
+        self.lead: Sender | PolicyLead = self.sender
+        if led:
+            self.lead = PolicyLead(self.processes, self.endpoints, self.robot, self.flag)
         self.helpers: list[multiprocessing.Process] = []
 
     def start(self) -> None:
@@ -157,7 +167,7 @@ class FaultStand:
             if time.monotonic() > deadline:
                 raise RobotError(f"the host did not enable the arm within {READY_S:.0f} s")
             time.sleep(0.1)
-        self.sender.start()
+        self.lead.start()
         while not any(isinstance(s, ArmState) and _speed(s) > 0.15 for s in self.arm.drain()):
             if time.monotonic() > deadline:
                 raise RobotError("the arm does not move")
@@ -175,8 +185,8 @@ class FaultStand:
 
     def watch(self, name: str, fault: Fault) -> Result:
         """Let the fault happen and see."""
-        self.states.drain()
-        self.arm.drain()
+        for item in (self.states, self.arm, self.controller):
+            item.drain()
         began = monotonic_ns()
         fault.do(self)
         detected: int | None = None
@@ -193,6 +203,9 @@ class FaultStand:
                 final, heard = message.safety, monotonic_ns()
                 if message.safety in ("hold", *STOPPED) and detected is None:
                     detected = message.t_ns
+            for told in self.controller.drain():
+                if told.kind in TOLD and detected is None:
+                    detected, by = told.t_ns, f"controller: {told.text}"
             for felt in self.arm.drain():
                 if isinstance(felt, Event):
                     if felt.kind == "arm_stopped" or (felt.kind == "arm_braked" and not by):
@@ -219,6 +232,8 @@ class FaultStand:
     def close(self) -> None:
         """End everything, what was stopped included."""
         self.sender.stop()
+        if isinstance(self.lead, PolicyLead):
+            self.lead.stop()
         for helper in self.helpers:
             helper.kill()
             helper.join()
@@ -226,7 +241,7 @@ class FaultStand:
             with contextlib.suppress(ProcessLookupError):
                 self.signal(name, signal.SIGCONT)
         self.processes.stop()
-        for item in (self.states, self.arm, self.console):
+        for item in (self.states, self.arm, self.controller, self.console):
             item.close()
 
     def _enabled(self) -> bool:
@@ -436,21 +451,26 @@ FAULTS: dict[str, Fault] = {
     "encoders frozen": Fault(_flaw("frozen"), STOPPED),
     "emergency stop, console": Fault(_press_console, ("e_stop",)),
     "emergency stop, button": Fault(_press_button, ("e_stop",)),
+    "emergency stop in mid-chunk": Fault(_press_console, ("e_stop",), led=True),
+    "identical pictures": Fault(_flaw(SAME_PICTURE), ("hold",), 7.0, led=True),
+    "policy SIGKILL": Fault(_signals("policy", signal.SIGKILL), ("hold",), 5.0, led=True),
+    "policy SIGSTOP": Fault(_signals("policy", signal.SIGSTOP), ("hold",), 5.0, led=True),
+    "controller SIGKILL": Fault(_signals("controller", signal.SIGKILL), STOPPED, led=True),
 }
 
 
 def run_fault(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> Result:
     """One fault on processes of its own. Raises RobotError if the arm cannot be brought into motion."""
     folder.mkdir(parents=True, exist_ok=True)
-    with stand_in(folder, overrides) as stand:
+    with stand_in(folder, overrides, led=FAULTS[name].led) as stand:
         stand.start()
         return stand.watch(name, FAULTS[name])
 
 
 @contextlib.contextmanager
-def stand_in(folder: Path, overrides: tuple[str, ...] = ()) -> Iterator[FaultStand]:
+def stand_in(folder: Path, overrides: tuple[str, ...] = (), *, led: bool = False) -> Iterator[FaultStand]:
     """A stand that is ended whatever happens."""
-    stand = FaultStand(folder, overrides)
+    stand = FaultStand(folder, overrides, led=led)
     try:
         yield stand
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts.circling import serve_circling
+from reflexarc.circling import serve_circling
 from reflexarc.configs.errors import WireError
 from reflexarc.configs.load import load_controller, load_robot, load_safety
 from reflexarc.datasets.reader import EpisodeReader

@@ -1,4 +1,4 @@
-"""A policy without a network, for tests of the processes: the TCP goes round in a circle for as long as it is asked."""
+"""A policy without a network, for faults put into a running robot: the TCP goes round for as long as it is asked."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ SPEED = 0.1
 
 
 class Circling:
-    """State only: needs no camera. `poison` makes it answer NaN."""
+    """Looks at nothing but the time; `cameras` are those that it wants pictures of. `poison` makes it answer NaN."""
 
-    def __init__(self, poison: bool = False) -> None:
+    def __init__(self, poison: bool = False, cameras: tuple[str, ...] = ()) -> None:
         self._poison = poison
+        self._cameras = cameras
         self._spec = tcp_delta_spec(HORIZON, STEP_S)
 
     @property
     def info(self) -> PolicyInfo:
-        """Deltas of 0.1 s, no camera."""
+        """Deltas of 0.1 s."""
         return PolicyInfo(
             t_ns=0,
             model_id="circling",
             action_spec=self._spec.model_dump_json(),
-            cameras=[],
+            cameras=list(self._cameras),
             image_height=1,
             image_width=1,
             tokenizer_id="",
@@ -64,6 +65,6 @@ class Circling:
         )
 
 
-def serve_circling(endpoints: Endpoints, poison: bool = False) -> None:
+def serve_circling(endpoints: Endpoints, poison: bool = False, cameras: tuple[str, ...] = ()) -> None:
     """The body of a policy server's process."""
-    run_server(Circling(poison), endpoints)
+    run_server(Circling(poison, cameras), endpoints)
