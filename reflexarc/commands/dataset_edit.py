@@ -37,6 +37,8 @@ def info(session: tyro.conf.Positional[Path], /, json: JsonPath = None) -> None:
         figures["unreadable"] = {str(log): reason for log, reason in found.unreadable.items()}
         figures["logs"] = [dataclasses.asdict(each) | {"log": str(each.log)} for each in found.episodes]
         write_json(json, figures)
+    for each in [each for each in found.episodes if each.is_cut][:MOST_LINES]:
+        console.print(escape(f"cut short: {each.log}"), soft_wrap=True)
     for log, reason in found.unreadable.items():
         console.print(f"[red]cannot be read[/red]: {escape(f'{log}: {reason}')}", soft_wrap=True)
     if found.unreadable:
