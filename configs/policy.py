@@ -241,7 +241,8 @@ class ModelConfig(Config):
     (π0), or as `text`, one of 256 bins for each (π0.5, π0-FAST). bins: of actions; `openvla` are its 255.
     condition_width: of the instruction's summary that conditions tower and connector. focus: learn to say where the
     thing asked for and its destination are, and act relative to these places. slow: a level above, which says what
-    to do in a vector, where all other parts are the fast level's.
+    to do in a vector, where all other parts are the fast level's. reuse_vision: features of a picture are kept while
+    its camera shows the same one; pictures are then seen one by one. Not for `conv`, which hears the words.
     """
 
     cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
@@ -264,6 +265,7 @@ class ModelConfig(Config):
     language: LanguageConfig = LanguageConfig()
     head: HeadConfig = BinsHeadConfig()
     slow: SlowConfig | None = None
+    reuse_vision: bool = False
 
     def slow_model(self, slow: SlowConfig) -> ModelConfig:
         """The slow level as a model of its own: with the same senses."""
@@ -276,6 +278,11 @@ class ModelConfig(Config):
             raise ValueError("the head latent is that of a slow level; set model.slow, and a head that acts")
         if self.slow is not None and self.head.kind == "words":
             raise ValueError("a fast level acts; the head words says what comes next: leave model.slow out")
+        towers = [self.vision, *([self.slow.vision] if self.slow else [])]
+        if self.reuse_vision and any(tower.kind == "conv" for tower in towers):
+            raise ValueError(
+                "reuse_vision needs a tower that hears no words: vit, siglip, dinov2 or fused, not conv"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from reflexarc.configs.policy import ModelConfig
 from reflexarc.vla.connectors import build_connector
+from reflexarc.vla.engine.reuse import Features, digest_pixels
 from reflexarc.vla.focus import FocusHead
 from reflexarc.vla.heads import HeadShape, build_head
 from reflexarc.vla.inputs import Inputs
@@ -63,6 +64,7 @@ class VlaModel(nn.Module):
         latent = 0 if config.slow is None else config.slow.head.width
         known = proprio + latent + (self.focus.features if self.focus else 0)
         self.plan = nn.Sequential(nn.Linear(known, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.seen: Features | None = None  # pictures that were seen before; only while weights stay
         self.slow: VlaModel | None = None
         if config.slow is not None:
             self.slow = VlaModel(
@@ -109,9 +111,24 @@ class VlaModel(nn.Module):
         condition = self.summary(words, keep)
         if inputs.latent is not None:
             condition = condition + self.steer(inputs.latent)
-        images = self.connector(self.tower(inputs.images, condition), condition)
+        images = self.connector(self._look(inputs.images, condition), condition)
         seen = inputs.seen.repeat_interleave(images.shape[1] // inputs.seen.shape[1], dim=1)
         return torch.cat([words.to(images.dtype), images], dim=1), torch.cat([keep, seen], dim=1)
+
+    def _look(self, images: Tensor, condition: Tensor) -> Tensor:
+        """The tower's maps (B, C, F, h, w). One by one where they are kept: the same however many of them are new."""
+        if self.seen is None:
+            whole: Tensor = self.tower(images, condition)
+            return whole
+        maps = []
+        for image in images.flatten(0, 1):
+            key = digest_pixels(image)
+            found = self.seen.get(key)
+            if found is None:
+                found = self.tower(image[None, None], condition[:1])[0, 0]
+                self.seen.put(key, found)
+            maps.append(found)
+        return torch.stack(maps).unflatten(0, images.shape[:2])
 
     def think(self, inputs: Inputs, tokens: Tensor, keep: Tensor) -> tuple[Prefix, Tensor, Tensor | None]:
         """The cached prefix, the plan (B, width) that every action token starts from, and the focus logits."""

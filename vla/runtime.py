@@ -13,6 +13,7 @@ from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unk
 from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
 from reflexarc.vla.commitment import commitment, committed, continued
+from reflexarc.vla.engine.reuse import Features
 from reflexarc.vla.engine.steps import Steps
 from reflexarc.vla.engine.words import KeptWords
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
@@ -35,6 +36,9 @@ class VlaPolicy:
         self._model.trunk.steps = Steps.of(self._model.trunk.llama)
         if self._model.slow is not None:
             self._model.slow.trunk.kept = KeptWords()
+        for level in (self._model, self._model.slow):
+            if level is not None and checkpoint.config.model.reuse_vision:
+                level.seen = Features()
         config, spec = checkpoint.config.model, checkpoint.spec
         self._info = PolicyInfo(
             t_ns=monotonic_ns(),

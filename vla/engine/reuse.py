@@ -24,6 +24,11 @@ def digest(frame: CameraFrame) -> bytes:
     return hashlib.blake2b(head + frame.data, digest_size=16).digest()
 
 
+def digest_pixels(image: Tensor) -> bytes:
+    """Of a picture as a model is given it."""
+    return hashlib.blake2b(image.contiguous().cpu().numpy().data, digest_size=16).digest()
+
+
 class Features:
     """Features by picture. enabled: False remembers nothing."""
 
