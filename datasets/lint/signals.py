@@ -172,14 +172,22 @@ class _Log:
         raws = sorted(self._raws["/state"], key=lambda raw: raw.content_ns)
         found = [self._decoded(State, "/state", raw) for raw in raws]
         try:
+            tcp = np.stack([state.pose_base_tcp[:3] for state in found])
+            tcp_commanded = np.stack([state.pose_base_tcp_commanded[:3] for state in found])
+            joints = np.stack([state.joint_position for state in found])
+            joints_commanded = np.stack([state.joint_position_commanded for state in found])
+            if not joints.shape[
+                1
+            ]:  # imported by its poses alone: motion is judged by them, metres for radians
+                joints, joints_commanded = tcp, tcp_commanded
             return States(
                 t=self._s([state.t_state_ns for state in found]),
                 recorded=self._s([raw.log_time_ns for raw in raws]),
                 seq=np.array([state.seq for state in found], dtype=np.int64),
-                joints=np.stack([state.joint_position for state in found]),
-                joints_commanded=np.stack([state.joint_position_commanded for state in found]),
-                tcp=np.stack([state.pose_base_tcp[:3] for state in found]),
-                tcp_commanded=np.stack([state.pose_base_tcp_commanded[:3] for state in found]),
+                joints=joints,
+                joints_commanded=joints_commanded,
+                tcp=tcp,
+                tcp_commanded=tcp_commanded,
                 gripper=np.array([state.gripper for state in found], dtype=np.float64),
                 gripper_commanded=np.array([state.gripper_commanded for state in found], dtype=np.float64),
             )

@@ -25,6 +25,7 @@ from reflexarc.configs.errors import LogError
 from reflexarc.datasets.foreign import ACTION_FIELDS, STATE_FIELDS, Meaning, deal, import_foreign
 from reflexarc.datasets.lerobot_export import export
 from reflexarc.datasets.lerobot_reader import LeRobotReader
+from reflexarc.datasets.lint.signals import read_signals
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import Samples, sample_episode
 from reflexarc.datasets.session import Session
@@ -245,6 +246,8 @@ def test_a_robomimic_file_becomes_logs_whose_labels_are_its_deltas(tmp_path: Pat
         np.testing.assert_allclose(got.pose_base_tcp[0, 3:], [0, 1, 0, 0])
         np.testing.assert_allclose(got.gripper, 0.5)
         np.testing.assert_array_equal(got.images["agentview"][3], grey(episode % 2, 3))
+    signals = read_signals(EpisodeReader(logs[1]))  # the lint judges an arm without joints by its TCP
+    np.testing.assert_allclose(np.ptp(signals.states.joints, axis=0), [0.22, 0, 0], atol=1e-9)
 
 
 def aloha(folder: Path, compress: bool = False) -> Path:
