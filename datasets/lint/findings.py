@@ -181,13 +181,16 @@ def finding(
     limit: float | None = None,
     unit: str | None = None,
 ) -> Finding:
-    """A finding of `rule`; `limit` and `unit` where they are others than the table's."""
+    """A finding of `rule`; `limit` and `unit` where they are others than the table's.
+
+    A state that was captured just before the log's first message is shown where that is.
+    """
     row = RULES[rule]
     return Finding(
         rule=rule,
         episode=episode,
         severity=row.severity,
-        time_s=float(time_s),
+        time_s=max(0.0, float(time_s)),
         value=float(value),
         limit=row.limit if limit is None else limit,
         unit=row.unit if unit is None else unit,

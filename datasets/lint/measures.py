@@ -23,14 +23,21 @@ def drift(t: F64, age: F64) -> tuple[float, float]:
     return slope, abs(slope) * float(t[-1] - t[0])
 
 
-def motion_lag(t: F64, joints: F64, later_t: F64, later: F64) -> tuple[float, float]:
-    """(lag in s at which `later` follows `joints` best, its correlation), of their velocities on a common grid."""
+def motion_lag(
+    t: F64, joints: F64, later_t: F64, later: F64, spells: tuple[tuple[float, float], ...] = ()
+) -> tuple[float, float]:
+    """(lag in s at which `later` follows `joints` best, its correlation), of their velocities on a common grid.
+
+    spells: what happens in them does not count.
+    """
     begin, end = max(t[0], later_t[0]), min(t[-1], later_t[-1])
     grid = np.arange(begin, end, LAG_STEP_S)
     most = round(MOST_LAG_S / LAG_STEP_S)
     if len(grid) < 2 * most:
         return 0.0, 0.0
     one, two = (_velocities(grid, times, values) for times, values in ((t, joints), (later_t, later)))
+    counts = ~in_spells(grid[:-1], spells)[:, None]
+    one, two = one * counts, two * counts
     alike = np.array([_shifted(one, two, lag) for lag in range(-most, most + 1)])
     best = int(alike.argmax())
     return (best - most) * LAG_STEP_S, float(alike[best])

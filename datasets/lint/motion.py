@@ -50,7 +50,7 @@ def action_lag(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     if len(setpoints.t) >= 2:
         asked.insert(0, ("asked", setpoints.t, setpoints.joints))
     for name, t, joints in asked:
-        lag, alike = motion_lag(t, joints, states.t, states.joints)
+        lag, alike = motion_lag(t, joints, states.t, states.joints, signals.disturbed)
         period = max(float(np.median(np.diff(t))), float(np.median(np.diff(states.t))))
         earliest, latest = -max(_EARLY_S, period), max(RULES["action_lag"].limit, period)
         if alike >= _ALIKE and not earliest - EPSILON_S <= lag <= latest + EPSILON_S:

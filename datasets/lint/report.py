@@ -106,7 +106,7 @@ def _episode(path: Path, episode: str, findings: list[Finding]) -> Iterator[str]
         yield f'<div class="finding {item.severity}"><span class="badge">{item.severity}: {item.rule}</span>'
         yield f"at {item.time_s:.2f} s. {escape(item.text)}.<br>{_measure(item)}"
         if signals is not None:
-            command = f"reflexarc view {shlex.quote(str(path))} --at {max(item.time_s, 0.0):.2f} --spawn"
+            command = f"reflexarc view {shlex.quote(str(path))} --at {item.time_s:.2f} --spawn"
             yield f"Look: <code>{escape(command)}</code>"
             yield '<div class="show">'
             yield from (_thumbnail(column, signals, item.time_s) for column in pictures.values())
