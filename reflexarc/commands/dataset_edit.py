@@ -381,9 +381,9 @@ def _show_overview(session: Path, figures: dict[str, Any]) -> None:
 def _listed(counts: Mapping[str, int], total: int) -> str:
     """Names, each with in how many episodes it is where that is not all of them."""
     shown = [name if count == total else f"{name} ({count})" for name, count in counts.items()]
-    return ", ".join(
-        shown[:MOST_LINES] + [f"… and {len(shown) - MOST_LINES} more"] * (len(shown) > MOST_LINES)
-    )
+    if len(shown) > MOST_LINES:
+        shown[MOST_LINES:] = [f"… and {len(shown) - MOST_LINES} more"]
+    return ", ".join(shown) or "unknown"
 
 
 def _length(hours: float) -> str:
