@@ -17,18 +17,18 @@ from reflexarc.sim.world import World
 from reflexarc.wire.messages import F64, HostRequest, JointCommand, Setpoint, State
 
 MODES: tuple[ServoMode, ...] = ("position", "velocity", "joint_impedance", "cartesian_impedance")
-RATES = (200, 1000)
+ARMS_AT_RATES = (("panda", 200), ("panda", 1000), ("fr3", 200), ("fr3", 1000), ("ur5e", 200), ("ur5e", 500))
 
 
 @functools.cache
-def world(mode: ServoMode, rate: int) -> World:
+def world(mode: ServoMode, rate: int, name: str) -> World:
     """Compiled once for each mode."""
-    return World("reach", robot(mode, rate))
+    return World("reach", robot(mode, rate, name))
 
 
-def robot(mode: ServoMode, rate: int = 200) -> RobotConfig:
-    """The Panda with that servo."""
-    return load_robot("panda", [f"servo.mode={mode}", f"tick_hz={rate}"])
+def robot(mode: ServoMode, rate: int = 200, name: str = "panda") -> RobotConfig:
+    """The arm with that servo."""
+    return load_robot(name, [f"servo.mode={mode}", f"tick_hz={rate}"])
 
 
 def command(position: F64, velocity: F64 | None = None) -> JointCommand:
@@ -43,13 +43,13 @@ def command(position: F64, velocity: F64 | None = None) -> JointCommand:
 class Drive:
     """A host that drives the simulated arm through its servo and its safety filter."""
 
-    def __init__(self, mode: ServoMode, rate: int = 200) -> None:
-        self.config = robot(mode, rate)
-        self.world = world(mode, rate)
+    def __init__(self, mode: ServoMode, rate: int = 200, name: str = "panda") -> None:
+        self.config = robot(mode, rate, name)
+        self.world = world(mode, rate, name)
         self.world.reset(0)
         self.arm = MujocoRobot(self.world, self.config)
         self.arm.connect()
-        self.host = RobotHost(self.arm, self.config, load_safety("panda"), "virtual")
+        self.host = RobotHost(self.arm, self.config, load_safety(name), "virtual")
         self.host.restart(0)
         self.steps = round(1e-9 * self.config.tick_ns / self.world.model.opt.timestep)
         self.controls: list[F64] = []
@@ -82,16 +82,17 @@ class Drive:
         return state
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(("name", "rate"), ARMS_AT_RATES)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_arm_goes_where_it_is_told_and_stands_there(mode: ServoMode, rate: int) -> None:
-    drive = Drive(mode, rate)
+def test_the_arm_goes_where_it_is_told_and_stands_there(mode: ServoMode, name: str, rate: int) -> None:
+    drive = Drive(mode, rate, name)
     for _ in range(rate // 4):
         state = drive.tick()
     start = state.joint_position
     assert np.abs(start - state.joint_position_commanded).max() < 5e-3  # no driver lets it fall
     drive.enable()
-    goal = drive.tick().joint_position_commanded + np.array([0.08, -0.08, 0.08, 0.08, 0.08, 0.08, 0.08])
+    way = np.resize([0.08, -0.08, 0.08, 0.08, 0.08, 0.08, 0.08], len(drive.config.joints))
+    goal = drive.tick().joint_position_commanded + way
     for _ in range(2 * rate):
         state = drive.tick(goal)
     assert state.safety == "active"
@@ -183,4 +184,4 @@ def test_the_same_run_gives_the_same_controls_to_the_bit(mode: ServoMode) -> Non
 
 def test_torque_without_springs_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"needs servo\.impedance"):
-        load_robot("fr3", ["servo.mode=joint_impedance"])
+        load_robot("fr3", ["servo.mode=joint_impedance", "servo.impedance=null"])
