@@ -6,7 +6,6 @@ Pictures are reduced to a few numbers each while they are read. Nothing is judge
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,14 +33,13 @@ _THUMB = 24
 class States:
     """`/state`, ordered by capture: N ticks.
 
-    t: (N,) s since the log's first message. recorded: (N,) s when each was recorded. seq: (N,) int64.
+    t: (N,) s since the log's first message. recorded: (N,) s when each was recorded.
     joints, joints_commanded: (N, n) rad. tcp, tcp_commanded: (N, 3) m, base frame. gripper, gripper_commanded: (N,)
     opening 0..1.
     """
 
     t: F64
     recorded: F64
-    seq: I64
     joints: F64
     joints_commanded: F64
     tcp: F64
@@ -55,7 +53,6 @@ class Setpoints:
     """`/setpoint`, ordered by when they are due: M of them. t: (M,) s. joints: (M, n) rad. gripper: (M,) opening."""
 
     t: F64
-    seq: I64
     joints: F64
     gripper: F64
 
@@ -107,16 +104,15 @@ class EpisodeSignals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """What is kept of an episode to compare it with others, every 0.1 s: joints (T, n) rad, tcp (T, 3) m, gripper (T,).
+    """What is kept of an episode to compare it with others, every 0.1 s: T rows.
 
-    digest: of every measured joint position, to the bit.
+    joints: (T, n) rad. tcp: (T, 3) m. gripper: (T,) opening. duration: s.
     """
 
     joints: F64
     tcp: F64
     gripper: F64
     duration: float
-    digest: str
 
 
 def read_signals(reader: EpisodeReader) -> EpisodeSignals:
@@ -156,7 +152,6 @@ def outline(signals: EpisodeSignals) -> Outline:
         tcp=states.tcp[rows],
         gripper=states.gripper[rows],
         duration=signals.duration,
-        digest=hashlib.sha256(states.joints.tobytes()).hexdigest(),
     )
 
 
@@ -176,14 +171,11 @@ class _Log:
             tcp_commanded = np.stack([state.pose_base_tcp_commanded[:3] for state in found])
             joints = np.stack([state.joint_position for state in found])
             joints_commanded = np.stack([state.joint_position_commanded for state in found])
-            if not joints.shape[
-                1
-            ]:  # imported by its poses alone: motion is judged by them, metres for radians
+            if joints.size == 0:  # imported by its poses alone: they tell of motion, in metres for radians
                 joints, joints_commanded = tcp, tcp_commanded
             return States(
                 t=self._s([state.t_state_ns for state in found]),
                 recorded=self._s([raw.log_time_ns for raw in raws]),
-                seq=np.array([state.seq for state in found], dtype=np.int64),
                 joints=joints,
                 joints_commanded=joints_commanded,
                 tcp=tcp,
@@ -199,7 +191,6 @@ class _Log:
         found = [setpoint for setpoint in found if setpoint.joint_position.shape == (joints,)]
         return Setpoints(
             t=self._s([setpoint.t_due_ns for setpoint in found]),
-            seq=np.array([setpoint.seq for setpoint in found], dtype=np.int64),
             joints=np.array([setpoint.joint_position for setpoint in found]).reshape(-1, joints),
             gripper=np.array([setpoint.gripper for setpoint in found], dtype=np.float64),
         )
