@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reflexarc.configs.errors import ConfigError, LogError, RobotError
+from reflexarc.configs.errors import ConfigError, LogError, RobotError, WireError
 from reflexarc.configs.load import load_robot
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.writer import EpisodeWriter
@@ -24,7 +24,7 @@ from reflexarc.setup import load_setup
 from reflexarc.stack import free_endpoints
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import F64, EpisodeStart, Setpoint, State
-from reflexarc.wire.sockets import Subscriber
+from reflexarc.wire.sockets import Publisher, Subscriber
 
 PANDA = load_robot("panda")
 HOME = np.array(PANDA.home)
@@ -238,6 +238,17 @@ def test_what_cannot_be_replayed_is_said_before_anything_is_asked_for(tmp_path: 
     with pytest.raises(LogError, match=r"the log is of joints joint1, .*; robot 'ur5e' has "):
         replay_on_robot(good, nobody, other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_arm_that_a_controller_drives_is_left_to_it(tmp_path: Path) -> None:
+    endpoints = free_endpoints()
+    source = logged(tmp_path / "wave.mcap", wave(HOME))
+    with (
+        Publisher(endpoints.controller),
+        pytest.raises(WireError, match=r"cannot bind controller at .*: it is in use; end the other run"),
+    ):
+        replay_on_robot(source, endpoints, load_setup(), tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.mcap")) == []
 
 
 def test_a_path_goes_through_its_points_smoothly_and_stands_at_both_ends() -> None:
