@@ -15,6 +15,7 @@ from reflexarc.wire.endpoints import BASE_PORT
 
 def replay(
     log: tyro.conf.Positional[tuple[Path, ...]],
+    sim: bool = False,
     policy: str = "",
     tolerance: float = 0.0,
     picture: Path | None = None,
@@ -41,6 +42,7 @@ def replay(
 
     Args:
         log: episode logs.
+        sim: simulate again, as without any of the others.
         policy: an embedded checkpoint or a checkpoint folder that answers the log's observations.
         tolerance: with `policy`: the largest difference of an action that passes, as a share of its bounds.
         picture: with `policy`: folder for a plot (PNG) of each log.
@@ -54,9 +56,11 @@ def replay(
     """
     if not log:
         raise LogError("name at least one episode log (.mcap) to replay")
+    if sim + robot + bool(policy) > 1:
+        raise LogError("--sim, --robot and --policy are three ways to replay; choose one")
     if robot:
-        if policy or len(log) > 1:
-            raise LogError("--robot replays one log, and without --policy")
+        if len(log) > 1:
+            raise LogError(f"--robot replays one log at a time; {len(log)} are named")
         drive(log[0], speed, approach, port, (arm, safety), out, json)
     elif policy:
         replay_with(policy, log, tolerance, picture, json)

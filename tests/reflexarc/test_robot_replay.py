@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reflexarc.cli import main
 from reflexarc.configs.errors import ConfigError, LogError, RobotError, WireError
 from reflexarc.configs.load import load_robot
 from reflexarc.datasets.reader import EpisodeReader
@@ -238,6 +239,21 @@ def test_what_cannot_be_replayed_is_said_before_anything_is_asked_for(tmp_path: 
     with pytest.raises(LogError, match=r"the log is of joints joint1, .*; robot 'ur5e' has "):
         replay_on_robot(good, nobody, other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["a.mcap", "--sim", "--robot"], "--sim, --robot and --policy are three ways to replay; choose one"),
+        (["a.mcap", "b.mcap", "--robot"], "--robot replays one log at a time; 2 are named"),
+        (["a.mcap", "--robot", "--speed", "0"], "speed is 0 of the logged one"),
+    ],
+)
+def test_options_that_contradict_each_other_are_said(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", *options, "--out", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_an_arm_that_a_controller_drives_is_left_to_it(tmp_path: Path) -> None:
