@@ -21,6 +21,7 @@ from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.fake import FakeRobot
 from reflexarc.robots.host_process import HostSummary, run_host
 from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.codec import encode
 from reflexarc.wire.endpoints import NAMES, Endpoints
 from reflexarc.wire.messages import (
     Event,
@@ -222,6 +223,20 @@ def test_garbage_on_its_sockets_changes_nothing(running: Running) -> None:
     peer.lead(0.2, 0.0)
     assert peer.safety == "active"
     peer.until(lambda: any(isinstance(m, Event) and m.kind == "wire_fault" for m in peer.messages))
+
+
+def test_no_request_comes_in_by_the_socket_of_setpoints(running: Running) -> None:
+    """Whoever may ask for motion can neither unlatch a stop, nor change the mode, nor end the host."""
+    peer = running.peer
+    assert peer.ask("e_stop").ok
+    peer.until(lambda: peer.safety == "e_stop")
+    actions: tuple[HostAction, ...] = ("reset", "enable", "reduce", "disable", "shutdown")
+    for seq, action in enumerate(actions):
+        peer._setpoint._send([encode(HostRequest(t_ns=monotonic_ns(), action=action, seq=seq))])
+        peer.lead(0.05, 0.05)
+        assert peer.safety == "e_stop"
+    peer.until(lambda: any(isinstance(m, Event) and m.kind == "wire_fault" for m in peer.messages))
+    assert peer.ask("status").safety == "e_stop"
 
 
 def test_an_occupied_address_is_one_clear_line_and_nothing_stays_open(
