@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reflexarc.circling import serve_circling
 from reflexarc.configs.errors import RobotError
@@ -67,7 +68,7 @@ def run_noise_camera(endpoints: Endpoints, flag: Path) -> None:
     out = Publisher(endpoints.frames, name="pictures")
     random = np.random.default_rng(0)
     rate, seq = Rate(PICTURE_NS), 0
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture: NDArray[np.uint8] = np.zeros((SIDE, SIDE, 3), np.uint8)
     while True:
         rate.sleep()
         seq += 1
