@@ -24,8 +24,8 @@ BACKLOG_MESSAGES = 20_000
 """Half a minute of everything at 200 Hz, and below 500 MB of 96x96 pictures."""
 BACKLOG_IMAGES = 600
 BACKLOG_BYTES = 64 * 1024 * 1024
-"""Of what is never dropped, as it will be written: ten minutes of commands and reports at 200 Hz, and some three times as
-much memory. A disk that has taken nothing for so long hangs, and memory must not be what ends the recording."""
+"""Of what is never dropped, as it will be written: ten minutes of commands and reports at 200 Hz, and some three times
+as much memory. A disk that has taken nothing for so long hangs, and memory must not be what ends the recording."""
 PREROLL_MESSAGES = 6_000
 """Half a minute of physics at 200 Hz between a reset and the start of its episode."""
 _ESSENTIAL = frozenset({"/setpoint", "/chunk", "/safety", "/event", "/episode", "/sim/initial"})
