@@ -128,7 +128,7 @@ class VlaModel(nn.Module):
                 found = self.tower(image[None, None], condition[:1])[0, 0]
                 self.seen.put(key, found)
             maps.append(found)
-        return torch.stack(maps).unflatten(0, images.shape[:2])
+        return torch.unflatten(torch.stack(maps), 0, images.shape[:2])
 
     def think(self, inputs: Inputs, tokens: Tensor, keep: Tensor) -> tuple[Prefix, Tensor, Tensor | None]:
         """The cached prefix, the plan (B, width) that every action token starts from, and the focus logits."""

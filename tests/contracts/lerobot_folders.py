@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
@@ -21,9 +22,14 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, SiglipVisionConfig
 
+from reflexarc.vla.adapters.pi0_fast import LocalTokenizers
+from reflexarc.vla.tokenizers import FastTokenizer
+
 SIZE = 64
 STATE = 8
 KINDS = ("act", "diffusion", "pi0", "pi05", "smolvla")
+PALIGEMMA_WORDS = 257152
+"""Size of the vocabulary that π0-FAST counts its action ids down from, 128 below the last (lerobot)."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "act": {
@@ -105,6 +111,8 @@ def make_folder(folder: Path, kind: str, **options: Any) -> Path:
     tokenizer = small_tokenizer()
     if kind == "smolvla":
         save_small_vlm(folder / "vlm")
+    if kind == "pi0_fast":
+        return _make_pi0_fast(folder, **options)
     with small_sizes(), pytest.MonkeyPatch.context() as patch:
         from lerobot.processor import tokenizer_processor
 
@@ -123,9 +131,48 @@ def make_folder(folder: Path, kind: str, **options: Any) -> Path:
     return folder
 
 
-def small_tokenizer() -> PreTrainedTokenizerFast:
-    """Splits at blanks; every word it does not know is one id."""
+def _make_pi0_fast(folder: Path, **options: Any) -> Path:
+    """π0-FAST, with both tokenizers in the folder. Action ids are likelier than words: what it says is a chunk."""
+    from lerobot.processor import tokenizer_processor
+
+    small_tokenizer(PALIGEMMA_WORDS).save_pretrained(folder)
+    chunks = np.cumsum(np.random.default_rng(0).normal(0, 0.2, (64, 5, 7)), axis=1).clip(-1, 1)
+    fast = FastTokenizer.fit(chunks, vocabulary=256)
+    fast.save(folder / "fast")
+    local = LocalTokenizers(folder)
+    settings = {
+        "chunk_size": 5,
+        "n_action_steps": 5,
+        "max_decoding_steps": 12,
+        "image_resolution": (SIZE, SIZE),
+        "tokenizer_max_length": 32,
+        "validate_action_token_prefix": False,
+    }
+    with small_sizes(), local.given(), pytest.MonkeyPatch.context() as patch:
+        for name, answer in (("AutoProcessor", local.actions), ("AutoTokenizer", local.text)):
+            patch.setattr(
+                getattr(tokenizer_processor, name), "from_pretrained", lambda *_, _is=answer, **__: _is
+            )
+        config = make_policy_config(
+            "pi0_fast", device="cpu", push_to_hub=False, **features(), **settings | options
+        )
+        policy = get_policy_class("pi0_fast")(config)
+        rows = policy.model.paligemma_with_expert.paligemma.lm_head.weight
+        with torch.no_grad():
+            last = PALIGEMMA_WORDS - 1 - config.fast_skip_tokens
+            rows[8 : last - fast.size + 1] = 0
+            rows[last + 1 :] = 0
+        before, after = make_pre_post_processors(config, dataset_stats=stats())
+        for each in (policy, before, after):
+            each.save_pretrained(folder)
+    return folder
+
+
+def small_tokenizer(size: int = 8) -> PreTrainedTokenizerFast:
+    """Splits at blanks; every word it does not know is one id. size: of the vocabulary, most of it never read."""
     vocabulary = {"<pad>": 0, "<unk>": 1, "<bos>": 2, "<eos>": 3, "lift": 4, "the": 5, "red": 6, "cube": 7}
+    more = ("Action", ":", "|", *(f"<{index}>" for index in range(size)))
+    vocabulary |= {word: len(vocabulary) + index for index, word in enumerate(more[: size - len(vocabulary)])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(
@@ -141,6 +188,7 @@ _KEPT = {"projection_dim": 32, "intermediate_size": 64}
 def small_sizes() -> Iterator[None]:
     """π0, π0.5 and SmolVLA of the same structure with a few thousand weights a layer."""
     from lerobot.policies.pi0 import modeling_pi0
+    from lerobot.policies.pi0_fast import modeling_pi0_fast
     from lerobot.policies.pi05 import modeling_pi05
     from lerobot.policies.smolvla import smolvlm_with_expert
     from transformers import GemmaConfig, PaliGemmaConfig
@@ -166,7 +214,7 @@ def small_sizes() -> Iterator[None]:
     ids = types.SimpleNamespace(fake_image_token_id=1, global_image_token_id=2)
     processor = types.SimpleNamespace(tokenizer=ids)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (modeling_pi0, modeling_pi05):
+        for module in (modeling_pi0, modeling_pi05, modeling_pi0_fast):
             patch.setattr(module, "get_gemma_config", gemma)
             patch.setattr(module, "CONFIG_MAPPING", {"paligemma": paligemma, "gemma": GemmaConfig})
         patch.setattr(SiglipVisionConfig, "__setattr__", keep)

@@ -16,15 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts.lerobot_folders import KINDS, SIZE, make_folder, small_sizes
+from contracts.lerobot_folders import KINDS, SIZE, make_folder, small_sizes, stats
 from contracts.toy_policy import toy_observation
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.foreign import ActionConvention, LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, to_canonical
-from reflexarc.vla.adapters.lerobot import LeRobotPolicy
+from reflexarc.vla.adapters.lerobot import LeRobotPolicy, _no_foreign_code
 from reflexarc.vla.checkpoint import load_policy
 from reflexarc.vla.commitment import continued
+from reflexarc.vla.tokenizers import FastTokenizer
 from reflexarc.wire import geometry
 from reflexarc.wire.codec import decode, encode
 from reflexarc.wire.contracts import Policy
@@ -210,6 +211,67 @@ def test_a_torn_file_and_missing_processors_are_named(act_folder: Path) -> None:
     assert "there is config.json, model.safetensors" in text
     (act_folder / "model.safetensors").write_bytes(b"{}")
     assert "model.safetensors: not a whole safetensors file" in refusal(act_folder)
+
+
+@pytest.fixture(scope="module")
+def fast_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("lerobot") / "pi0_fast", "pi0_fast")
+
+
+def test_pi0_fast_says_chunks_in_fast_tokens_of_the_folder_and_runs_nobodys_code(fast_folder: Path) -> None:
+    """The same tokens, read by our own tokenizer, are the actions that come out of lerobot's."""
+    policy = load_policy(str(fast_folder))
+    assert isinstance(policy, LeRobotPolicy)
+    said: list[list[int]] = []
+    model = policy._policy
+    before = model.decode_actions_with_fast
+    model.decode_actions_with_fast = lambda ids, **sizes: said.append(ids[0].tolist()) or before(ids, **sizes)
+    chunk = policy.act(seen())
+    other = policy.act(seen(seq=2))
+    assert chunk.actions.shape == (5, 7)
+    assert said[0] != said[1]
+    assert not np.allclose(chunk.actions, other.actions)
+    fast = FastTokenizer.load(fast_folder / "fast")
+    assert all(0 <= each < fast.size for each in said[0])
+    ours = fast.decode(said[0], 5, 7)
+    spread, mean = stats()["action"]["std"].numpy(), stats()["action"]["mean"].numpy()
+    inside = np.abs(ours) < 1.0  # ours keeps within the bounds, theirs does not
+    theirs = (chunk.actions - mean) / spread
+    assert inside[:, :6].mean() > 0.2
+    assert np.allclose(ours[:, :6][inside[:, :6]], theirs[:, :6][inside[:, :6]], atol=1e-5)
+
+
+def test_pi0_fast_without_its_tokenizers_or_with_words_for_actions_is_refused(
+    fast_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(fast_folder, tmp_path / "pi0_fast"))
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"validate_action_token_prefix": True}))
+    assert "pi0_fast said no actions: Token sequence does not start with" in refusal(folder)
+    (folder / "fast" / "tokenizer.json").unlink()
+    assert "fast has no tokenizer.json; a FAST tokenizer needs it" in refusal(folder)
+    shutil.rmtree(folder / "fast")
+    assert "put processor_config.json and tokenizer.json of the FAST tokenizer there" in refusal(folder)
+    (folder / "tokenizer_config.json").unlink()
+    assert "has no tokenizer_config.json; put the two files" in refusal(folder)
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    """lerobot asks `transformers` to trust it; a folder that brings some is refused, and nothing of it runs."""
+    from transformers import AutoConfig
+
+    code = {"model_type": "bad", "auto_map": {"AutoConfig": "bad.Bad"}}
+    (tmp_path / "config.json").write_text(json.dumps(code))
+    (tmp_path / "bad.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Bad: pass\n")
+    with (
+        pytest.raises(PolicyError, match=r"wants to run Bad of .*, code that is not lerobot's: refused"),
+        _no_foreign_code(tmp_path),
+    ):
+        AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(AttributeError):  # unguarded, it runs
+        AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
 
 
 def test_no_tokenizer_is_said_with_what_to_do(folders: dict[str, Path], tmp_path: Path) -> None:

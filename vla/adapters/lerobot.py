@@ -20,6 +20,7 @@ import json
 import time
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
 from reflexarc.vla.adapters.pi0 import accelerate
+from reflexarc.vla.adapters.pi0_fast import KIND as PI0_FAST
+from reflexarc.vla.adapters.pi0_fast import LocalTokenizers
 from reflexarc.vla.commitment import committed, continued
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
@@ -60,10 +63,12 @@ class LeRobotPolicy:
         self._config = config
         self._foreign = _configuration(folder, config)
         self._keys = self._image_keys(folder)
-        self._policy = _load(folder, self._foreign)
+        local = LocalTokenizers(folder) if self._foreign.type == PI0_FAST else None
+        with _no_foreign_code(folder):
+            self._policy = _load(folder, self._foreign, local)
+            self._before, self._after = _processors(folder, self._foreign, local)
         self._sampler = accelerate(self._policy.model) if self._foreign.type == "pi0" else None
         self._said: dict[str, tuple[int, Tensor]] = {}
-        self._before, self._after = _processors(folder, self._foreign)
         self._past: dict[str, deque[tuple[int, Batch]]] = {}
         emitted, size = self._try_out()
         used = config.horizon or emitted
@@ -173,7 +178,10 @@ class LeRobotPolicy:
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             torch.manual_seed(seed)
             self._policy.reset()
-            chunk: Tensor = self._policy.predict_action_chunk(batch)
+            try:
+                chunk: Tensor = self._policy.predict_action_chunk(batch)
+            except AssertionError as error:  # π0-FAST: tokens that are no actions
+                raise PolicyError(f"{self._foreign.type} said no actions: {error}") from error
             steps = int(getattr(self._foreign, "n_action_steps", chunk.shape[1]))
             actions: Tensor = self._after(chunk[0, :steps])
         return actions.float().cpu().numpy().astype(np.float64)
@@ -249,7 +257,23 @@ def _configuration(folder: Path, config: LeRobotConfig) -> Any:
     return foreign
 
 
-def _load(folder: Path, foreign: Any) -> Any:
+@contextlib.contextmanager
+def _no_foreign_code(folder: Path) -> Iterator[None]:
+    """Whatever lerobot asks of `transformers` (it sets `trust_remote_code`), no code of a checkpoint is run."""
+    from transformers import dynamic_module_utils
+
+    def refuse(name: str, path: Any, **_: Any) -> Any:
+        raise PolicyError(f"{folder}: it wants to run {name} of {path}, code that is not lerobot's: refused")
+
+    before = dynamic_module_utils.get_class_in_module
+    dynamic_module_utils.get_class_in_module = refuse
+    try:
+        yield
+    finally:
+        dynamic_module_utils.get_class_in_module = before
+
+
+def _load(folder: Path, foreign: Any, local: LocalTokenizers | None) -> Any:
     """The policy, every tensor of it from the file.
 
     lerobot loads what fits and prints what does not (π0 and π0.5 even go on without any); here that is an error.
@@ -263,7 +287,7 @@ def _load(folder: Path, foreign: Any) -> Any:
         raise PolicyError(f"{path}: not a whole safetensors file: {error}; there is {present}") from error
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(said), local.given() if local else contextlib.nullcontext():
             policy = get_policy_class(foreign.type).from_pretrained(folder, config=foreign, strict=True)
     except ImportError as error:
         raise PolicyError(
@@ -282,7 +306,7 @@ def _load(folder: Path, foreign: Any) -> Any:
     return policy.to(foreign.device).eval()
 
 
-def _processors(folder: Path, foreign: Any) -> tuple[Any, Any]:
+def _processors(folder: Path, foreign: Any, local: LocalTokenizers | None) -> tuple[Any, Any]:
     """The two pipelines of the folder, on our device and with the folder's own tokenizer where it has one."""
     for name in PROCESSORS:
         if not (folder / name).is_file():
@@ -298,6 +322,8 @@ def _processors(folder: Path, foreign: Any) -> tuple[Any, Any]:
         overrides["device_processor"] = {"device": foreign.device}
     if "tokenizer_processor" in steps and (folder / "tokenizer.json").is_file():
         overrides["tokenizer_processor"] = {"tokenizer_name": str(folder)}
+    if local is not None:
+        overrides |= local.overrides()
     try:
         before, after = make_pre_post_processors(
             foreign, pretrained_path=str(folder), preprocessor_overrides=overrides
