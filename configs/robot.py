@@ -66,6 +66,13 @@ class GripperConfig(Config):
     source: str = Field(min_length=8)
 
 
+class PayloadLimit(Config):
+    """mass: kg, the most that the arm may carry beyond the hand of its own model."""
+
+    mass: float = Field(gt=0)
+    source: str = Field(min_length=8)
+
+
 ServoMode = Literal["position", "velocity", "joint_impedance", "cartesian_impedance"]
 
 
@@ -117,7 +124,7 @@ class RobotConfig(Config):
     mjcf: path of the arm's MJCF, relative to the `configs` package or absolute. tcp_site, joints: names in it.
     home: joint position the arm starts and returns to, rad. tick_hz: rate of the host. stop_category: IEC 60204-1
     category used for a protective stop; 2 (stopped, powered) for arms that would fall without power.
-    cartesian: what the maker publishes for the TCP, if anything.
+    cartesian: what the maker publishes for the TCP, if anything; payload: the same for what it may carry.
     """
 
     name: str
@@ -131,6 +138,7 @@ class RobotConfig(Config):
     tick_hz: float = Field(gt=0, le=1000)
     stop_category: Literal[0, 1, 2] = 2
     cartesian: CartesianLimits | None = None
+    payload: PayloadLimit | None = None
 
     @property
     def joint_names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
 from reflexarc.safety.memory import Memory
 from reflexarc.safety.motion import MotionLimiter, Step, halt
+from reflexarc.safety.payload import check_payload
 from reflexarc.safety.reference import target_at
 from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import (
@@ -58,7 +59,11 @@ class SafetyFilter:
     """Limits, watchdogs and the state machine of one robot. Holds configuration only."""
 
     def __init__(self, robot: RobotConfig, safety: SafetyConfig, clock: str = "monotonic") -> None:
-        """clock: name of the clock of `now_ns`; a setpoint stamped by another one is refused."""
+        """clock: name of the clock of `now_ns`; a setpoint stamped by another one is refused.
+
+        Raises SafetyError if the limits leave no room, or exceed what the maker publishes and do not say so.
+        """
+        check_payload(robot, safety)
         self.kinematics = Kinematics(robot, safety.held_tool)
         self.limits = Limits.of(robot, safety, self.kinematics.reach)
         self._safety = safety
