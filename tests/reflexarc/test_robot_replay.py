@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -45,7 +46,9 @@ PATIENCE = (
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """`reflexarc robot`, started once for all replays."""
-    endpoints = free_endpoints()
+    endpoints = free_endpoints(
+        51000 + os.getpid() % 80 * 100
+    )  # what is free now, other tests may take meanwhile
     port = endpoints.state.rsplit(":", 1)[1]
     command = [sys.executable, "-m", "reflexarc.cli", "robot", "--task", "lift", "--port", port]
     for patience in PATIENCE:
