@@ -54,7 +54,7 @@ from reflexarc.robots.teleop.stream import run_teleop
 from reflexarc.runner import Runner
 from reflexarc.setup import Setup, load_setup
 from reflexarc.stack import READY_S, free_endpoints, start_controller, start_recorder, start_simulated_robot
-from reflexarc.wire.clock import Rate, give_way_to_loops, monotonic_ns
+from reflexarc.wire.clock import give_way_to_loops, monotonic_ns
 from reflexarc.wire.contracts import TeleopInput
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.images import encode_image
@@ -99,17 +99,20 @@ def play(pictures: Path, encoding: ImageEncoding, endpoints: Endpoints) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     taken = load(pictures)
     give_way_to_loops()
-    rate, seq = Rate(round(1e9 / RATE_HZ)), 0
+    begun, seq = monotonic_ns(), 0
     with Publisher(endpoints.frames, name="pictures") as out:
         heartbeats = Heartbeats(endpoints.heartbeat, "cameras")
         while not stop.is_set():
-            rate.sleep()
-            now = monotonic_ns()
+            # No picture is skipped when this process gets its turn late: a camera would have taken it.
+            taken_ns = begun + round(seq * 1e9 / RATE_HZ)
+            time.sleep(max(0.0, (taken_ns - monotonic_ns()) * 1e-9))
             for camera, each in taken.items():
                 image = each[seq % len(each)]
-                out.send(encode_image(image, camera=camera, seq=seq, t_capture_ns=now, encoding=encoding))
+                out.send(
+                    encode_image(image, camera=camera, seq=seq, t_capture_ns=taken_ns, encoding=encoding)
+                )
             seq += 1
-            heartbeats.beat(now)
+            heartbeats.beat(monotonic_ns())
         heartbeats.close()
 
 
@@ -179,12 +182,15 @@ def logged(folder: Path) -> dict[str, Any]:
         outcome = reader.outcome or {}
         faults += [str(outcome["error"])] if "error" in outcome else []
         dropped += sum(outcome.get("dropped", {}).values())
-        seconds += (times[-1] - times[0]) * 1e-9
+        seconds += (max(times) - min(times)) * 1e-9 if times else 0.0
         size += (folder / entry.file).stat().st_size
         for name, each in numbers.items():
             counts[name] += len(each)
-            gaps[name] += each[-1] - each[0] + 1 - len(each)
+            gaps[name] += (
+                each[-1] - each[0] + 1 - len(each) if each else 1
+            )  # not one: at least one is missing
     missing = sum(gaps.values())
+    seconds = max(seconds, 1e-9)
     return {
         "rate_hz": {name: count / seconds for name, count in counts.items()},
         "missing": gaps,

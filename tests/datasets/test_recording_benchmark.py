@@ -67,6 +67,18 @@ def test_one_message_that_is_not_there_is_found(recording: ModuleType, tmp_path:
     assert found["lost"] == 1
 
 
+def test_a_log_without_any_of_them_is_no_whole_log(recording: ModuleType, tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "0.mcap", {"task": "lift"}, fsync=False) as writer:
+        writer.write("/state", state(0, commanded=HERE))
+        writer.close({"success": True})
+    assert recording.logged(tmp_path)["missing"] == {
+        "/state": 0,
+        "/setpoint": 1,
+        "/camera/front": 1,
+        "/camera/wrist": 1,
+    }
+
+
 def test_drops_that_the_recorder_counted_are_told(recording: ModuleType, tmp_path: Path) -> None:
     write(tmp_path / "0.mcap", dropped={"/camera/front": 3})
     assert recording.logged(tmp_path)["dropped"] == 3
