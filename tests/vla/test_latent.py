@@ -25,6 +25,7 @@ from reflexarc.vla.runtime import VlaPolicy
 from reflexarc.vla.train import TrainingData, train
 from reflexarc.vla.train.batch import Batches
 from reflexarc.wire.codec import decode, encode
+from reflexarc.wire.contracts import BatchPolicy
 from reflexarc.wire.messages import ActionChunk, Observation
 
 Z = 16
@@ -246,6 +247,24 @@ def test_without_a_latent_or_with_a_wrong_one_the_fast_level_does_not_act() -> N
         VlaPolicy(toy_checkpoint()).act(at(0.0, latent=np.zeros(Z)))
     with pytest.raises(PolicyError, match=r"toy has no slow level; .* needs model\.slow"):
         LatentPlanner(VlaPolicy(toy_checkpoint()))
+
+
+@pytest.mark.parametrize("batches_below", [True, False])
+def test_robots_share_a_pass_of_the_fast_level_and_each_has_its_own_plan(batches_below: bool) -> None:
+    fast = VlaPolicy(checkpoint())
+    planner = Gated(LatentPlanner(fast))
+    policy = TwoLevelPolicy(planner, fast if batches_below else Told(fast))
+    assert isinstance(policy, BatchPolicy)
+    told = ("go to the red square", "go to the blue square")
+    robots = [at(0.0, each, session=each) for each in told]
+    silent = at(0.0, session="no camera", images={})
+    answers = policy.act_batch([robots[0], silent, robots[1]])
+    assert [type(each) for each in answers] == [ActionChunk, PolicyError, ActionChunk]
+    alone = [TwoLevelPolicy(planner, fast).act(each) for each in robots]
+    for answer, one in zip((answers[0], answers[2]), alone, strict=True):
+        assert isinstance(answer, ActionChunk)
+        assert np.abs(answer.bins.astype(int) - one.bins).max() <= 1
+    assert policy.act_batch([]) == []
 
 
 def test_what_is_asked_apart_is_what_is_computed_at_once() -> None:

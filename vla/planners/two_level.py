@@ -18,13 +18,14 @@ import msgspec
 import yaml
 from pydantic import ValidationError
 
-from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.errors import PolicyError, ReflexarcError
 from reflexarc.configs.planner import (
     LatentPlannerConfig,
     RulePlannerConfig,
     TwoLevelConfig,
     VlmPlannerConfig,
 )
+from reflexarc.vla.answers import answers_to
 from reflexarc.vla.checkpoint import find, load_checkpoint, load_policy
 from reflexarc.vla.planners.latent import LatentPlanner
 from reflexarc.vla.planners.planner import Plan, Planner
@@ -90,10 +91,25 @@ class TwoLevelPolicy:
 
     def act(self, observation: Observation) -> ActionChunk:
         """The policy's answer to the observation and the latest plan; raises PolicyError as `latest` does."""
+        return self.policy.act(self._told(observation))
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        """Answers to several robots, from one pass of the policy where it can; each has a plan of its own."""
+        told: list[Observation | ReflexarcError] = []
+        for observation in observations:
+            try:
+                told.append(self._told(observation))
+            except ReflexarcError as error:
+                told.append(error)
+        asked = [each for each in told if isinstance(each, Observation)]
+        answers = iter(answers_to(self.policy, asked) if asked else [])
+        return [next(answers) if isinstance(each, Observation) else each for each in told]
+
+    def _told(self, observation: Observation) -> Observation:
         plan = self.latest(observation)
         if isinstance(plan, str):
-            return self.policy.act(msgspec.structs.replace(observation, instruction=plan))
-        return self.policy.act(msgspec.structs.replace(observation, latent=plan))
+            return msgspec.structs.replace(observation, instruction=plan)
+        return msgspec.structs.replace(observation, latent=plan)
 
     def latest(self, observation: Observation) -> Plan:
         """The latest plan of the observation's session; asks the planner where it is time to.

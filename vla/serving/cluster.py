@@ -18,7 +18,7 @@ import ray
 from ray import serve
 
 from reflexarc.configs.errors import PolicyError, ReflexarcError
-from reflexarc.vla.serving.server import answers_to
+from reflexarc.vla.answers import answers_to
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.codec import decode, encode
 from reflexarc.wire.contracts import Policy

@@ -21,6 +21,7 @@ import msgspec
 
 from reflexarc.configs.errors import ReflexarcError
 from reflexarc.configs.serving import ServingConfig
+from reflexarc.vla.answers import answers_to
 from reflexarc.vla.serving.metrics import Metrics, serve_http
 from reflexarc.vla.serving.queue import Queue, Waiting
 from reflexarc.vla.serving.swap import Swap
@@ -289,19 +290,6 @@ class PolicyServer:
         if text.split(":", 1)[-1] != self._last_trouble:
             self._last_trouble = text.split(":", 1)[-1]
             self._say(f"policy server: {' '.join(text.split())}")
-
-
-def answers_to(policy: Policy, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
-    """An answer to each, in one pass of the model if it can do that."""
-    if isinstance(policy, BatchPolicy):
-        return policy.act_batch(observations)
-    answers: list[ActionChunk | ReflexarcError] = []
-    for observation in observations:
-        try:
-            answers.append(policy.act(observation))
-        except ReflexarcError as error:
-            answers.append(error)
-    return answers
 
 
 def _refusal(text: str, observation: Observation) -> ErrorReply:
