@@ -122,7 +122,8 @@ class RobotConfig(Config):
     """Everything about one robot that is not a choice of the user.
 
     mjcf: path of the arm's MJCF, relative to the `configs` package or absolute. tcp_site, joints: names in it.
-    home: joint position the arm starts and returns to, rad. tick_hz: rate of the host. stop_category: IEC 60204-1
+    home: joint position the arm starts and returns to, rad. tick_hz: rate of the host. cpus: processors that the host's
+    loop may use; all if empty. stop_category: IEC 60204-1
     category used for a protective stop; 2 (stopped, powered) for arms that would fall without power.
     cartesian: what the maker publishes for the TCP, if anything; payload: the same for what it may carry.
     """
@@ -136,6 +137,7 @@ class RobotConfig(Config):
     servo: ServoConfig
     home: tuple[float, ...]
     tick_hz: float = Field(gt=0, le=1000)
+    cpus: tuple[int, ...] = ()
     stop_category: Literal[0, 1, 2] = 2
     cartesian: CartesianLimits | None = None
     payload: PayloadLimit | None = None

@@ -7,7 +7,6 @@ recorder that is away costs nothing at all.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import threading
 import time
@@ -27,6 +26,7 @@ from reflexarc.wire.clock import (
     loop_stats,
     monotonic_ns,
     prefer_this_process,
+    tie_to_cpus,
 )
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -71,7 +71,7 @@ def run_controller(
     steering: the space that a person steers in where there is no policy; then no policy server is asked.
 
     Raises ControlError naming the policy server if it does not answer within `policy_wait_s`, or if its action space
-    does not fit `robot`; WireError if a socket cannot be opened.
+    does not fit `robot`; WireError if a socket cannot be opened; ConfigError if `cpus` names one that is not there.
     """
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
@@ -141,8 +141,7 @@ class ControllerProcess:
         """Tick until `stopped`. The garbage collector rests meanwhile, but for sweeps at moments of our choosing."""
         self._drop_backlog(controller)
         _rest_garbage_collector()
-        if self._cpus:
-            os.sched_setaffinity(0, self._cpus)
+        tie_to_cpus(self._cpus)
         prefer_this_process(CONTROLLER_PRIORITY)
         origin = told_ns = monotonic_ns()
         rate = Rate(self._period_ns)

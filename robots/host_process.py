@@ -30,6 +30,7 @@ from reflexarc.wire.clock import (
     loop_stats,
     monotonic_ns,
     prefer_this_process,
+    tie_to_cpus,
 )
 from reflexarc.wire.contracts import Robot
 from reflexarc.wire.endpoints import Endpoints
@@ -68,12 +69,14 @@ def run_host(
     make_robot: builds the driver, not yet connected. keys: of the roles on the console; without them whoever reaches it
     on this computer may ask for everything. monitored: an independent monitor must be alive, see `IntegrityConfig`.
     stop: ends the loop like a SIGTERM. Raises RobotError if the driver does not open, SafetyError if its first reading
-    is unusable, WireError if an address is occupied; the driver is then released and nothing has moved.
+    is unusable, WireError if an address is occupied, ConfigError if `cpus` names a processor that is not there; the
+    driver is then released and nothing has moved.
     """
     stop = stop or threading.Event()
     with contextlib.ExitStack() as stack:
         # First in, last out: a Ctrl-C while everything is being released must not cut that short.
         stack.enter_context(_signals(stop))
+        tie_to_cpus(config.cpus)
         robot = make_robot()
         stack.callback(robot.close)
         sockets = _Sockets(endpoints, stack)

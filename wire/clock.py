@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from reflexarc.configs.errors import WireError
+from reflexarc.configs.errors import ConfigError, WireError
 
 
 def monotonic_ns() -> int:
@@ -144,6 +144,19 @@ def prefer_this_process(priority: int, niceness: int = -10) -> str:
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
         return "nice"
     return "none"
+
+
+def tie_to_cpus(cpus: tuple[int, ...]) -> None:
+    """Let this thread run on these processors only, on all that it may if none are named.
+
+    Raises ConfigError, naming those that there are, if one of them may not be used.
+    """
+    allowed = os.sched_getaffinity(0)
+    if not allowed.issuperset(cpus):
+        missing = sorted(set(cpus) - allowed)
+        raise ConfigError(f"cpus {list(cpus)}: {missing} may not be used here; there are {sorted(allowed)}")
+    if cpus:
+        os.sched_setaffinity(0, cpus)
 
 
 def _socket_threads() -> list[int]:

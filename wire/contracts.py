@@ -66,7 +66,10 @@ class Robot(Protocol):
         """Send one filtered command. Raises RobotError on wrong shapes or values that are not finite."""
 
     def halt(self) -> None:
-        """Brake by the device's own means and hold; needs no command stream afterwards."""
+        """Brake by the device's own means and hold; needs no command stream afterwards.
+
+        An arm without brakes holds itself under power: it must not drop.
+        """
 
     def close(self) -> None:
         """Halt and release the device; safe to call twice."""

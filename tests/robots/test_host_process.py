@@ -198,6 +198,23 @@ def test_ticks_that_are_missed_are_told(running: Running, monkeypatch: pytest.Mo
     assert summary.overruns >= 8
 
 
+def test_its_loop_keeps_to_its_processors(robot: RobotConfig, safety: SafetyConfig, tmp_path: Path) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    host = Running(robot.model_copy(update={"cpus": (cpu,)}), safety, tmp_path)
+    used: list[set[int]] = []
+    read = host.robot.read
+
+    def watched() -> Measured:
+        used.append(os.sched_getaffinity(0))
+        return read()
+
+    host.robot.read = watched  # type: ignore[method-assign]
+    host.peer.until(lambda: len(used) > 3)
+    host.join()
+    host.peer.close()
+    assert used[-1] == {cpu}
+
+
 def test_shutdown_is_a_controlled_stop_and_releases_the_driver(running: Running) -> None:
     running.peer.ask("enable")
     running.peer.lead(0.15, 0.09)
@@ -233,6 +250,7 @@ def test_no_request_comes_in_by_the_socket_of_setpoints(running: Running) -> Non
     actions: tuple[HostAction, ...] = ("reset", "enable", "reduce", "disable", "shutdown")
     for seq, action in enumerate(actions):
         peer._setpoint._send([encode(HostRequest(t_ns=monotonic_ns(), action=action, seq=seq))])
+        time.sleep(0.05)  # the newest that has arrived is read: it must be this
         peer.lead(0.05, 0.05)
         assert peer.safety == "e_stop"
     peer.until(lambda: any(isinstance(m, Event) and m.kind == "wire_fault" for m in peer.messages))

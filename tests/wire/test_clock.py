@@ -15,9 +15,9 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reflexarc.configs.errors import WireError
+from reflexarc.configs.errors import ConfigError, WireError
 from reflexarc.wire import clock
-from reflexarc.wire.clock import Histogram, Rate, monotonic_ns
+from reflexarc.wire.clock import Histogram, Rate, monotonic_ns, tie_to_cpus
 
 BIN = 10 ** (1 / Histogram.PER_DECADE)
 DURATIONS = st.lists(st.integers(0, 10**11), min_size=1, max_size=100)
@@ -166,3 +166,18 @@ def test_what_carries_a_loops_messages_runs_with_it() -> None:
         assert policies == {os.SCHED_FIFO if granted == "fifo" else os.SCHED_OTHER}
         for thread in threads:
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def test_a_loop_may_be_tied_to_processors_that_there_are() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        tie_to_cpus(())
+        assert os.sched_getaffinity(0) == before
+        tie_to_cpus((min(before),))
+        assert os.sched_getaffinity(0) == {min(before)}
+        with pytest.raises(
+            ConfigError, match=rf"cpus \[4095\]: \[4095\] may not be used here; .*{min(before)}"
+        ):
+            tie_to_cpus((4095,))
+    finally:
+        os.sched_setaffinity(0, before)
