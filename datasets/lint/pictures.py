@@ -93,6 +93,8 @@ def picture_lag(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     way = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(signals.states.tcp, axis=0), axis=1))])
     lags = np.arange(-round(MOST_LAG_S / LAG_STEP_S), round(MOST_LAG_S / LAG_STEP_S) + 1) * LAG_STEP_S
     for camera in signals.cameras:
+        if _longest_hang(camera, signals)[0] > RULES["frozen_camera"].limit:
+            continue  # while it hangs the picture tells nothing of time
         alike = np.array([_seen_as_moved(camera, signals.states.t, way, lag) for lag in lags])
         best = int(alike.argmax())
         gain = alike[best] - alike[len(lags) // 2]
@@ -108,22 +110,14 @@ def picture_lag(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
 
 def frozen_camera(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
     """Pictures that stay the same while the tool goes somewhere."""
-    limit = RULES["frozen_camera"].limit
-    states = signals.states
     for camera in signals.cameras:
-        tcp = np.stack([np.interp(camera.t, states.t, states.tcp[:, axis]) for axis in range(3)], axis=1)
-        worst, where, count = 0.0, 0, 0
-        lit = camera.spread[1:] >= RULES["blank_camera"].limit
-        for first, last in runs((camera.change[1:] < _SAME) & lit):
-            moved = float(np.linalg.norm(tcp[first : last + 2] - tcp[first], axis=1).max())
-            if moved > worst and last - first + 2 >= _FEWEST_SAME:
-                worst, where, count = moved, first, last - first + 2
-        if worst > limit:
+        moved, where, count = _longest_hang(camera, signals)
+        if moved > RULES["frozen_camera"].limit:
             text = (
-                f"camera {camera.name} shows {count} times the same picture while the tool moves {1e3 * worst:.0f} mm: "
+                f"camera {camera.name} shows {count} times the same picture while the tool moves {1e3 * moved:.0f} mm: "
                 "its stream hung; leave the episode out and check the camera"
             )
-            yield finding("frozen_camera", episode, camera.t[where], worst, text, signal=camera.name)
+            yield finding("frozen_camera", episode, camera.t[where], moved, text, signal=camera.name)
 
 
 def blank_camera(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
@@ -139,6 +133,20 @@ def blank_camera(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
                 "uncover it, look at exposure and cable; leave the episode out"
             )
             yield finding("blank_camera", episode, camera.t[at], camera.spread[at], text, signal=camera.name)
+
+
+def _longest_hang(camera: Camera, signals: EpisodeSignals) -> tuple[float, int, int]:
+    """(m that the tool moves, first index, how many) of the equal, lit pictures during which it moves furthest."""
+    states = signals.states
+    tcp = np.stack([np.interp(camera.t, states.t, states.tcp[:, axis]) for axis in range(3)], axis=1)
+    lit = camera.spread[1:] >= RULES["blank_camera"].limit
+    worst = (0.0, 0, 0)
+    for first, last in runs((camera.change[1:] < _SAME) & lit):
+        count = last - first + 2
+        if count >= _FEWEST_SAME:
+            moved = float(np.linalg.norm(tcp[first : last + 2] - tcp[first], axis=1).max())
+            worst = max(worst, (moved, first, count))
+    return worst
 
 
 def _seen_as_moved(camera: Camera, t: F64, way: F64, lag: float) -> float:
