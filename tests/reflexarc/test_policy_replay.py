@@ -10,10 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from contracts.openvla_folder import SMALL_TOWERS, write_folder
 from reflexarc.cli import main
+from reflexarc.evaluate import EvalJob, evaluate_batch
 from reflexarc.policies import open_policy
 from reflexarc.policy_replay import replay_policy
+from reflexarc.setup import load_setup
 from reflexarc.vla.checkpoint import find
+from reflexarc.vla.openvla import layout
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,27 @@ def test_changed_weights_are_told_and_measured(
     assert main(["replay", str(log), "--policy", str(folder)]) == 1
     assert "differs from" in capsys.readouterr().err
     assert main(["replay", str(log), "--policy", str(folder), "--tolerance", "1.0"]) == 0
+
+
+def test_what_leaving_image_tokens_out_costs_is_seen_in_a_log_of_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OpenVLA folder drives; then the same observations with a tenth of the image tokens (FastV)."""
+    for name, shape in SMALL_TOWERS.items():
+        monkeypatch.setitem(layout.TOWERS, name, shape)
+    write_folder(tmp_path / "openvla")
+    settings = {"full": "engine: {}", "pruned": "engine: {visual_share: 0.1, prune_layer: 1}"}
+    for name, engine in settings.items():
+        told = f"checkpoint: openvla\nstatistics: bridge_orig\nimage_size: 48\n{engine}\n"
+        (tmp_path / f"{name}.yaml").write_text(told)
+    full_settings = str(tmp_path / "full.yaml")
+    evaluate_batch(EvalJob("reach", full_settings, 0, 0, 1, "given", "0.1", load_setup(), tmp_path / "logs"))
+    log = next((tmp_path / "logs").rglob("*.mcap"))
+    full = replay_policy(log, open_policy(full_settings))
+    assert full.same == len(full.answers) > 3
+    pruned = replay_policy(log, open_policy(str(tmp_path / "pruned.yaml")))
+    assert len(pruned.answers) == len(full.answers)
+    assert 0 < pruned.worst.error <= 1
 
 
 def test_a_log_without_a_policy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
