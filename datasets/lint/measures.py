@@ -22,6 +22,9 @@ def drift(t: F64, age: F64) -> tuple[float, float]:
     slope = float(np.median((age[half : 2 * half] - age[:half]) / np.maximum(spans, EPSILON_S)))
     return slope, abs(slope) * float(t[-1] - t[0])
 
+AS_ALIKE = 1e-5
+"""Correlations that differ by less than this say nothing about which lag is right."""
+
 
 def motion_lag(
     t: F64, joints: F64, later_t: F64, later: F64, spells: tuple[tuple[float, float], ...] = ()
@@ -38,9 +41,11 @@ def motion_lag(
     one, two = (_velocities(grid, times, values) for times, values in ((t, joints), (later_t, later)))
     counts = ~in_spells(grid[:-1], spells)[:, None]
     one, two = one * counts, two * counts
-    alike = np.array([_shifted(one, two, lag) for lag in range(-most, most + 1)])
-    best = int(alike.argmax())
-    return (best - most) * LAG_STEP_S, float(alike[best])
+    lags = np.arange(-most, most + 1)
+    alike = np.array([_shifted(one, two, int(lag)) for lag in lags])
+    # Steady motion fits at any lag: of those that fit as well, the smallest is told.
+    best = int(np.where(alike >= alike.max() - AS_ALIKE, np.abs(lags), most + 1).argmin())
+    return float(lags[best] * LAG_STEP_S), float(alike[best])
 
 
 def _velocities(grid: F64, t: F64, joints: F64) -> F64:

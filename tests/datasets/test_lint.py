@@ -167,6 +167,13 @@ def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "r.html").exists()
 
 
+def test_steady_motion_tells_no_lag() -> None:
+    """It fits as well at any."""
+    t = np.arange(0.0, 4.0, 0.1)
+    joints = t[:, None] * np.array([[0.1, -0.2]])
+    assert motion_lag(t, joints, t, joints) == (0.0, pytest.approx(1.0))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(-30, 30))
 def test_a_lag_is_measured_whatever_the_motion(seed: int, lag: int) -> None:
