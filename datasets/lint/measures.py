@@ -22,6 +22,7 @@ def drift(t: F64, age: F64) -> tuple[float, float]:
     slope = float(np.median((age[half : 2 * half] - age[:half]) / np.maximum(spans, EPSILON_S)))
     return slope, abs(slope) * float(t[-1] - t[0])
 
+
 AS_ALIKE = 1e-5
 """Correlations that differ by less than this say nothing about which lag is right."""
 

@@ -90,7 +90,7 @@ def test_collection_keeps_what_is_there_and_refuses_evaluation_seeds(tmp_path: P
 
 
 def test_an_episode_that_safety_ends_says_by_which_rule() -> None:
-    setup = load_setup(overrides=("safety.force_ceiling=1.0",))
+    setup = load_setup(overrides=("safety.force_ceiling=1.0", "safety.contact.yield_share=1.0"))
     (item,) = evaluation.evaluate("expert", ("button",), episodes=1, seed=1, setup=setup, workers=1)
     assert not item.success
     assert (item.final_safety, item.stop_rule) == ("protective_stop", "wrist_force")
