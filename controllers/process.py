@@ -118,11 +118,13 @@ class ControllerProcess:
         self._host_lost = False
 
     def ask_policy(self, wait_s: float, stopped: Callable[[], bool]) -> PolicyInfo | None:
-        """What the policy server says of itself; None if `stopped`. ControlError if it is silent for `wait_s`."""
+        """What the policy server says of itself; None if `stopped`. ControlError if it is silent for `wait_s`.
+
+        No heartbeat yet: the first one says that this process can move an arm, which it has yet to be built for.
+        """
         deadline = monotonic_ns() + round(wait_s * 1e9)
         reason = "it does not answer"
         while not stopped():
-            self._heartbeats.beat(monotonic_ns())
             if monotonic_ns() > deadline:
                 where = f"the policy server at {self._policy_address}"
                 raise ControlError(f"{where} told no action space within {wait_s} s: {reason}")

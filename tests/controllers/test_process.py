@@ -292,6 +292,13 @@ def test_a_host_that_falls_silent_is_named(endpoints: Endpoints, around: Surroun
     assert "has published no state for 0.5" in found[0].text
 
 
+def test_its_first_heartbeat_says_that_it_can_move(endpoints: Endpoints, around: Surroundings) -> None:
+    """While it is built, seconds where its kernels are compiled, it would be silent, and taken for lost."""
+    with pytest.raises(ControlError):
+        run_controller(CONFIG, panda(), endpoints, policy_wait_s=1.2)
+    assert not around.beats
+
+
 def test_no_policy_server_is_one_line(endpoints: Endpoints) -> None:
     with pytest.raises(ControlError, match=r"policy server at tcp://.* told no action space within 0\.6 s"):
         run_controller(CONFIG, panda(), endpoints, policy_wait_s=0.6)
