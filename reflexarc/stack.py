@@ -14,9 +14,11 @@ from reflexarc.configs.errors import ConfigError
 from reflexarc.configs.teleop import TeleopConfig
 from reflexarc.processes import Processes
 from reflexarc.setup import Setup
-from reflexarc.wire.endpoints import NAMES, Endpoints
+from reflexarc.wire.endpoints import BASE_PORT, NAMES, Endpoints
 from reflexarc.wire.roles import Keys
 
+LAST_PORT = 32700
+"""Below those that Linux gives to outgoing connections (`ip_local_port_range`): one of these would occupy a run's."""
 READY_S = 120.0
 """Importing torch on a busy machine takes tens of seconds."""
 
@@ -30,10 +32,10 @@ def free_endpoints(base_port: int = 0) -> Endpoints:
                 f"port {taken} is occupied; the run needs {len(NAMES)} ports from --port {base_port}, name another"
             )
         return Endpoints(base_port=base_port)
-    for base in range(47100, 60000, 100):
+    for base in range(BASE_PORT, LAST_PORT, 100):
         if not _first_taken(base):
             return Endpoints(base_port=base)
-    raise ConfigError("no run of free ports between 47100 and 60000 on 127.0.0.1")
+    raise ConfigError(f"no run of free ports between {BASE_PORT} and {LAST_PORT} on 127.0.0.1")
 
 
 def _first_taken(base_port: int) -> int:

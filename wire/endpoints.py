@@ -30,8 +30,8 @@ from pydantic import Field, field_validator, model_validator
 
 from reflexarc.configs.base import Config
 
-BASE_PORT = 47100
-"""First of the consecutive ports of a run; a second run on the same machine takes another."""
+BASE_PORT = 27100
+"""First of the consecutive ports of a run, below the ephemeral ones; a second run on the same machine takes another."""
 
 NAMES = (
     "state",
@@ -71,7 +71,7 @@ def not_loopback(address: str) -> str:
 
 
 class Endpoints(Config):
-    """`Endpoints(base_port=47100)` names all sockets; any of them may be given another loopback address."""
+    """`Endpoints(base_port=27100)` names all sockets; any of them may be given another loopback address."""
 
     base_port: int = Field(default=BASE_PORT, ge=1024, le=65535 - len(NAMES))
     state: str = ""

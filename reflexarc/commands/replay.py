@@ -34,7 +34,7 @@ def replay(
 
     Another example, a golden test of a checkpoint: reflexarc replay runs/demo-*/episodes/*.mcap --policy reflexarc-tiny
 
-    On a robot, a simulated arm here: reflexarc replay LOG.mcap --robot --port 47100 --speed 0.5
+    On a robot, a simulated arm here: reflexarc replay LOG.mcap --robot --port 27100 --speed 0.5
 
     With neither, the initial state and the controls are simulated again and compared with the logged states. With a
     policy, its tokens and actions are compared with the logged ones, answer by answer. With a robot, the logged

@@ -20,7 +20,7 @@ def robot(
 ) -> None:
     """Run the robot host and, behind it, the simulated arm with its cameras, until Ctrl-C.
 
-    Example: reflexarc robot --task button --port 47100
+    Example: reflexarc robot --task button --port 27100
 
     Args:
         task: scene on the simulated table.

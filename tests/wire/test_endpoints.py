@@ -25,15 +25,15 @@ def test_what_is_dumped_makes_the_same() -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "tcp://0.0.0.0:47100",
-        "tcp://*:47100",
-        "tcp://192.168.1.7:47100",
-        "tcp://localhost:47100",
-        "tcp://eth0:47100",
+        "tcp://0.0.0.0:27100",
+        "tcp://*:27100",
+        "tcp://192.168.1.7:27100",
+        "tcp://localhost:27100",
+        "tcp://eth0:27100",
         "tcp://127.0.0.1",
-        "tcp://127.0.0.1:47100;0.0.0.0:47100",
-        "tcp://127.0.0.1:47100\n",
-        "udp://127.0.0.1:47100",
+        "tcp://127.0.0.1:27100;0.0.0.0:27100",
+        "tcp://127.0.0.1:27100\n",
+        "udp://127.0.0.1:27100",
         "ipc://",
         "",
     ],
@@ -46,9 +46,9 @@ def test_other_addresses_are_refused(address: str) -> None:
 
 def test_two_sockets_cannot_share_an_address() -> None:
     with pytest.raises(
-        ValidationError, match=r"state and console have the same address tcp://127\.0\.0\.1:47100"
+        ValidationError, match=r"state and console have the same address tcp://127\.0\.0\.1:27100"
     ):
-        Endpoints(console="tcp://127.0.0.1:47100")
+        Endpoints(console="tcp://127.0.0.1:27100")
 
 
 @pytest.mark.parametrize("port", [0, 80, 65535, 70000, -1])

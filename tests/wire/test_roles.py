@@ -12,7 +12,7 @@ from reflexarc.configs.errors import WireError
 from reflexarc.wire.messages import HostAction
 from reflexarc.wire.roles import NEEDS, Keys, find_key, kept, key_file
 
-CONSOLE = "tcp://127.0.0.1:47102"
+CONSOLE = "tcp://127.0.0.1:27102"
 STOPS = {"status", "hold", "e_stop"}
 
 

@@ -214,7 +214,7 @@ def reopened(address: str) -> Pull[Heartbeat]:
     return pull
 
 
-@pytest.mark.parametrize("address", ["tcp://0.0.0.0:47100", "tcp://*:*", "tcp://10.0.0.1:47100", "nonsense"])
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:27100", "tcp://*:*", "tcp://10.0.0.1:27100", "nonsense"])
 @pytest.mark.parametrize("bind", [True, False])
 def test_only_loopback(address: str, bind: bool) -> None:
     with pytest.raises(WireError, match="keys do not exist yet"):
