@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from reflexarc.configs.base import Config
+from reflexarc.configs.watch import CameraWatchConfig
 
 Interpolation = Literal["linear", "cubic", "ruckig"]
 Seam = Literal["jerk_limited", "ensemble", "switch"]
@@ -29,8 +30,8 @@ class ControllerConfig(Config):
     hold_deceleration: m/s² of the TCP when a chunk has run out. cpus: processors that the loop may use; all if empty.
     policy_timeout_s: an unanswered request is forgotten after this. teleop_follow_s: a person's target is reached this
     much later; teleop_speed m/s and teleop_acceleration m/s² bound the way there. ik_*: weights of the differential IK
-    (mink). ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path. In joint space the robot's own limits hold in
-    place of those of the TCP.
+    (mink). camera_watch: when a camera has stalled. ruckig_*: m/s, m/s², m/s³ of the TCP on a jerk-limited path. In
+    joint space the robot's own limits hold in place of those of the TCP.
     """
 
     name: str = "default"
@@ -55,6 +56,7 @@ class ControllerConfig(Config):
     teleop_follow_s: float = Field(default=0.15, gt=0.02)
     teleop_speed: float = Field(default=0.3, gt=0)
     teleop_acceleration: float = Field(default=2.0, gt=0)
+    camera_watch: CameraWatchConfig = CameraWatchConfig()
     ik_posture_cost: float = Field(default=1e-3, ge=0)
     ik_damping: float = Field(default=1e-6, ge=0)
     ruckig_velocity: float = Field(default=1.0, gt=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from reflexarc.configs.base import Config
-from reflexarc.configs.watch import ContactConfig, EStopConfig, IntegrityConfig
+from reflexarc.configs.watch import ContactConfig, EStopConfig, IntegrityConfig, MonitorConfig
 
 
 class Box(Config):
@@ -48,7 +48,8 @@ class SafetyConfig(Config):
     more slowly, and nearer than the second not at all. singularity_slow, singularity_stop: the same for the
     condition number of the TCP's Jacobian (m and rad). Moving away is always allowed.
     force_ceiling N and torque_ceiling N·m: on the wrist sensor, for as long as it takes; `wrench_ticks` consecutive
-    readings above the transient ceiling stop the arm, see `contact`. integrity: of readings and time. estop: inputs.
+    readings above the transient ceiling stop the arm, see `contact`. integrity: of readings and time. monitor: the
+    second pair of eyes. estop: inputs.
     hold_after_s: a setpoint older than this is a hold; stop_after_s: then a latched stop.
     chunk_age_limit_s: a setpoint whose chunk is older than this is not followed (a dead policy cannot be hidden).
     driver_silence_s: a driver reading older than this is a latched stop. start_mismatch_rad: the first setpoint
@@ -88,6 +89,7 @@ class SafetyConfig(Config):
     start_mismatch_rad: float = Field(default=0.1, gt=0)
     contact: ContactConfig = ContactConfig()
     integrity: IntegrityConfig = IntegrityConfig()
+    monitor: MonitorConfig = MonitorConfig()
     estop: EStopConfig = EStopConfig()
     sources: dict[str, str] = {}
 
@@ -96,6 +98,11 @@ class SafetyConfig(Config):
         if not self.hold_after_s < self.stop_after_s:
             raise ValueError(
                 f"hold_after_s {self.hold_after_s} s must be below stop_after_s {self.stop_after_s} s"
+            )
+        if self.driver_silence_s > self.stop_after_s:
+            raise ValueError(
+                f"driver_silence_s {self.driver_silence_s} s must not exceed stop_after_s {self.stop_after_s} s: "
+                f"an arm that is not seen is worse than one that is not led"
             )
         for low, high in (("distance_stop", "distance_slow"), ("singularity_slow", "singularity_stop")):
             if not getattr(self, low) < getattr(self, high):

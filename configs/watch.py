@@ -69,6 +69,7 @@ class IntegrityConfig(Config):
     encoder_noise_rad: a joint that changes by less has not moved. encoder_motion_rad: a joint that was commanded so
     far while its encoder did not move is frozen, or stuck. overrun_ticks: so many late ticks of the host in a row are a
     stop. clock_jump_s: a tick so long after the one before is a stop: the clock was set, or the host stood still.
+    malformed_setpoints: so many different ones in a row are a stop: their sender is broken.
     monitor_silence_s, monitor_loss: how long the independent monitor may be silent, and what happens then.
     """
 
@@ -76,19 +77,75 @@ class IntegrityConfig(Config):
     encoder_motion_rad: float = Field(default=0.03, gt=0)
     overrun_ticks: int = Field(default=20, ge=1)
     clock_jump_s: float = Field(default=0.5, gt=0)
+    malformed_setpoints: int = Field(default=3, ge=1, le=100)
     monitor_silence_s: float = Field(default=0.5, gt=0)
     monitor_loss: Literal["ignore", "hold", "stop"] = "stop"
+
+    @model_validator(mode="after")
+    def _motion_is_no_noise(self) -> IntegrityConfig:
+        if not self.encoder_noise_rad < self.encoder_motion_rad:
+            raise ValueError(
+                f"encoder_noise_rad {self.encoder_noise_rad} rad must be below encoder_motion_rad "
+                f"{self.encoder_motion_rad} rad"
+            )
+        return self
+
+
+class MonitorConfig(Config):
+    """What the independent monitor lets pass before it stops the arm, past the host.
+
+    It judges what is measured, so each tolerance is what a servo may be off, and no more. joint_tolerance: rad beyond a
+    joint's published range. place_tolerance: m that any part may be beyond the boxes, keep-outs and distances of the
+    limits. speed_factor: of a limit of speed, and speed_tolerance m/s beside it. force_factor: of the transient ceiling
+    of the wrist: the filter stops at one. readings: in a row that must be beyond; a spike of a sensor is no motion.
+    still: rad/s, an arm whose fastest joint is slower stands. settle_s: an arm stands so long after the host says that
+    it stopped. host_silence_s: a host that says nothing for so long has died. blind_s: a monitor that has had no new
+    reading of the arm for so long is blind, and falls silent.
+    """
+
+    joint_tolerance: float = Field(default=0.02, gt=0, le=0.2)
+    place_tolerance: float = Field(default=0.01, gt=0, le=0.1)
+    speed_factor: float = Field(default=1.1, ge=1, le=2)
+    speed_tolerance: float = Field(default=0.05, gt=0, le=0.5)
+    force_factor: float = Field(default=3.0, ge=1)
+    readings: int = Field(default=4, ge=1, le=100)
+    still: float = Field(default=0.05, gt=0, le=0.5)
+    settle_s: float = Field(default=1.0, gt=0)
+    host_silence_s: float = Field(default=0.25, gt=0)
+    blind_s: float = Field(default=0.1, gt=0)
+
+
+class CameraWatchConfig(Config):
+    """When a camera has stalled; judged by the controller, before a policy is shown a picture.
+
+    silence_s: without a new picture for so long; by default ten pictures missed at 10 Hz. moved_rad: the same picture
+    while a joint moved by so much; by default more than a camera that sees the arm could miss.
+    """
+
+    silence_s: float = Field(default=1.0, gt=0)
+    moved_rad: float = Field(default=0.1, gt=0, le=1)
 
 
 class EStopConfig(Config):
     """Emergency stop inputs of the host, beside its console.
 
-    files: whose content must be `closed`, as `value` of a GPIO line. heartbeat: name of another process that has the
-    button and sends heartbeats to the endpoint `estop` while it is not pressed; silent for heartbeat_s, or never heard,
-    is a stop.
+    files: whose content must be `closed`, as `value` of a GPIO line; looked at every file_period_s, and one that has
+    not answered for file_silence_s, as on a disk or network that hangs, is a stop. heartbeat: name of another process
+    that has the button and sends heartbeats to the endpoint `estop` while it is not pressed; silent for heartbeat_s, or
+    never heard, is a stop.
     """
 
     files: tuple[str, ...] = ()
     closed: str = "1"
+    file_period_s: float = Field(default=0.005, gt=0)
+    file_silence_s: float = Field(default=0.1, gt=0)
     heartbeat: str = ""
     heartbeat_s: float = Field(default=0.1, gt=0)
+
+    @model_validator(mode="after")
+    def _looks_often_enough(self) -> EStopConfig:
+        if self.file_period_s > self.file_silence_s / 2:
+            raise ValueError(
+                f"file_period_s {self.file_period_s} s must be at most half of file_silence_s {self.file_silence_s} s"
+            )
+        return self

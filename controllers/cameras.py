@@ -12,12 +12,8 @@ import zlib
 
 import numpy as np
 
+from reflexarc.configs.watch import CameraWatchConfig
 from reflexarc.wire.messages import F64, CameraFrame
-
-SILENT_NS = 1_000_000_000
-"""Ten pictures missed at 10 Hz."""
-MOVED_RAD = 0.1
-"""So far did a joint go while the picture stayed the same: more than what a camera that sees the arm could miss."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,7 +29,9 @@ class _Seen:
 class CameraWatch:
     """Judges the pictures of some cameras as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: CameraWatchConfig) -> None:
+        self._silence_ns = round(config.silence_s * 1e9)
+        self._moved_rad = config.moved_rad
         self._seen: dict[str, _Seen] = {}
         self._changed: list[tuple[str, str]] = []
 
@@ -48,7 +46,7 @@ class CameraWatch:
             return True
         seen.arrived_ns = now_ns
         moved = float(np.max(np.abs(position - seen.position)))
-        if moved <= MOVED_RAD:
+        if moved <= self._moved_rad:
             return True
         self._tell(frame.camera, f"it sends the same picture, though a joint has moved by {moved:.2f} rad")
         return False
@@ -57,7 +55,7 @@ class CameraWatch:
         """(kind, text) for each camera since last asked: `camera_stalled`, or `camera_returned`."""
         for camera, seen in self._seen.items():
             silent = now_ns - seen.arrived_ns
-            if silent > SILENT_NS and not seen.stalled:
+            if silent > self._silence_ns and not seen.stalled:
                 self._tell(camera, f"it has sent no picture for {silent * 1e-9:.1f} s")
         changed, self._changed = self._changed, []
         return changed

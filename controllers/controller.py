@@ -236,7 +236,7 @@ class Controller:
         self._session = session
         self._states: deque[State] = deque(maxlen=STATES_KEPT)
         self._frames: dict[str, CameraFrame] = {}
-        self._camera_watch = CameraWatch()
+        self._camera_watch = CameraWatch(self._config.camera_watch)
         self._seen_ns = -1
         self._obs_seq = 0
         self._answers_ns: deque[int] = deque(maxlen=ANSWERS_KEPT)

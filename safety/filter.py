@@ -323,7 +323,7 @@ class SafetyFilter:
             count = memory.bad_count + 1
             memory = dataclasses.replace(memory, bad_count=count, refused=fault.rule, last_seq=setpoint.seq)
             found.append(fault)
-            if count >= intake.MALFORMED_LATCH:
+            if count >= self._safety.integrity.malformed_setpoints:
                 text = f"{count} malformed setpoints in a row ({fault.rule}: {fault.field})"
                 return dataclasses.replace(memory, state="protective_stop", reason=text)
             return memory

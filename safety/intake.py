@@ -18,9 +18,6 @@ from reflexarc.safety.memory import Memory
 from reflexarc.safety.motion import REPORT_FRACTION
 from reflexarc.wire.messages import F64, Intervention, Measured, Setpoint
 
-# So many different setpoints in a row that are refused as malformed latch a stop: the sender is broken.
-MALFORMED_LATCH = 3
-
 
 def is_new(memory: Memory, setpoint: Setpoint) -> bool:
     """Whether `setpoint` was made after the enable and has a sequence number that was not seen yet."""

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from reflexarc.configs.errors import SafetyError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.wire.messages import F64, Intervention, Measured
@@ -35,10 +36,21 @@ class Trust:
 NEW = Trust()
 
 
+# A reading is taken at every tick, so one that is in order may be a tick old, and a little more.
+SILENT_TICKS = 2
+
+
 class Integrity:
     """The checks of one robot."""
 
     def __init__(self, robot: RobotConfig, safety: SafetyConfig) -> None:
+        """Raises SafetyError if `driver_silence_s` is less than two ticks, which every arm would exceed."""
+        least = SILENT_TICKS * robot.tick_ns * 1e-9
+        if safety.driver_silence_s < least:
+            raise SafetyError(
+                f"driver_silence_s is {safety.driver_silence_s} s: below {least:g} s, two ticks at "
+                f"{robot.tick_hz:g} Hz of {robot.name}; raise it, or tick_hz"
+            )
         self._names = robot.joint_names
         self._tick_ns = robot.tick_ns
         self._noise = safety.integrity.encoder_noise_rad

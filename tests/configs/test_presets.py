@@ -31,7 +31,7 @@ def test_each_number_in_force_has_a_source_even_one_that_is_a_default(name: str)
     safety = load_safety(name)
     no_limits = {"name", "sources", "beyond_published", "held_tool"}
     assert dict(safety).keys() - no_limits <= safety.sources.keys()
-    for section in ("contact", "integrity", "estop"):
+    for section in ("contact", "integrity", "monitor", "estop"):
         numbers = {field for field, value in getattr(safety, section) if isinstance(value, int | float)}
         assert {field for field in numbers if field not in safety.sources[section]} == set()
 
@@ -48,6 +48,23 @@ def test_every_arm_that_ships_limits_how_hard_its_fingers_squeeze(name: str) -> 
 def test_a_force_of_the_fingers_that_could_not_be_kept_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"gripper_force 5.0 N needs gripper_stiffness"):
         load_safety("panda", ["contact.gripper_force=5.0", "contact.gripper_stiffness=null"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("driver_silence_s=0.6", "driver_silence_s 0.6 s must not exceed stop_after_s 0.5 s"),
+        ("driver_silence_s=0", "driver_silence_s is 0: Input should be greater than 0"),
+        ("integrity.malformed_setpoints=0", "malformed_setpoints is 0"),
+        ("integrity.encoder_noise_rad=0.1", "must be below encoder_motion_rad 0.03 rad"),
+        ("estop.file_period_s=0.08", "file_period_s 0.08 s must be at most half of file_silence_s 0.1 s"),
+        ("monitor.place_tolerance=0.5", "place_tolerance is 0.5"),
+        ("monitor.readings=0", "readings is 0"),
+    ],
+)
+def test_a_watchdog_that_would_watch_nothing_is_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_safety("panda", [override])
 
 
 @pytest.mark.parametrize("name", presets("safety"))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from contracts.filter_bench import FilterBench
+from reflexarc.configs.errors import SafetyError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
+from reflexarc.safety import SafetyFilter
 from reflexarc.safety.gripper import least_opening
 from reflexarc.wire.messages import F64
 
@@ -124,3 +126,30 @@ def test_the_fingers_squeeze_no_harder_than_they_may(
 def test_without_a_limit_the_gripper_does_what_it_can(robot: RobotConfig, safety: SafetyConfig) -> None:
     free = safety.model_copy(update={"contact": safety.contact.model_copy(update={"gripper_force": None})})
     assert least_opening(robot.gripper, free, 1.0) == 0.0
+
+
+def test_a_driver_that_would_always_be_silent_is_refused(robot: RobotConfig, safety: SafetyConfig) -> None:
+    fast = robot.model_copy(update={"tick_hz": 1000.0})
+    strict = safety.model_copy(update={"driver_silence_s": 0.004})
+    SafetyFilter(fast, strict)
+    with pytest.raises(
+        SafetyError, match=r"driver_silence_s is 0.004 s: below 0.01 s, two ticks at 200 Hz of panda"
+    ):
+        SafetyFilter(robot, strict)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_how_many_malformed_setpoints_stop_is_configured(
+    count: int, robot: RobotConfig, safety: SafetyConfig
+) -> None:
+    watched = safety.integrity.model_copy(update={"malformed_setpoints": count})
+    bench = FilterBench(robot, safety.model_copy(update={"integrity": watched}))
+    assert bench.request("enable")
+    bench.tick(bench.setpoint())
+    poison = np.full(7, np.nan)
+    for _ in range(count - 1):
+        bench.tick(bench.setpoint(poison))
+        assert bench.state == "hold"
+    bench.tick(bench.setpoint(poison))
+    assert bench.state == "protective_stop"
+    assert f"{count} malformed setpoints in a row" in bench.memory.reason
