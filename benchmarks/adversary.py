@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/adversary.py --episodes 1000 --json runs/adversary.json
     .venv/bin/python benchmarks/adversary.py --episodes 50           # ten of each kind, half a minute
+    .venv/bin/python benchmarks/adversary.py --robot ur5e --episodes 100
 
 In virtual time: the figures are the same on every run. Every episode is written down when it is done, so an interrupted
 run goes on where it was (`--log`). Exits with 1 if a bound is broken:
@@ -9,6 +10,8 @@ run goes on where it was (`--log`). Exits with 1 if a bound is broken:
     penetration   <= 6 mm: the servo's tracking error at working speed
     sustained     <= the force ceiling, on hand and fingers, which the wrist sensor feels, and on the links before it
     peak          <= 1.2 x v·sqrt(k·m) of the contact, or the transient ceiling where that is more
+
+The independent monitor watches beside the host and stops nothing here; "trips" are how often it would have.
 """
 
 from __future__ import annotations
@@ -34,16 +37,16 @@ OVER_PREDICTION = 1.2
 BATCH = 10
 COLUMNS = (
     "episodes", "deepest mm", "sustained N", "on links", "peak N", "peak / expected", "normal only", "contacts",
-    "stops", "broken",
+    "stops", "trips", "broken",
 )  # fmt: skip
 
-Job = tuple[Kind, str, tuple[int, ...]]
+Job = tuple[Kind, str, str, tuple[int, ...]]
 
 
 def run_batch(job: Job) -> list[Attack]:
     """Some episodes of one kind, in a process of their own."""
-    kind, safety, seeds = job
-    arena = Arena(kind, load_robot("panda"), load_safety(safety))
+    kind, robot, safety, seeds = job
+    arena = Arena(kind, load_robot(robot), load_safety(safety))
     return [attack(arena, seed) for seed in seeds]
 
 
@@ -54,39 +57,43 @@ def main() -> int:
     )
     parser.add_argument("--episodes", type=int, default=1000, help="in all, shared evenly by the five kinds")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode of each kind")
-    parser.add_argument("--safety", default="panda", help="preset or file of safety limits")
+    parser.add_argument("--robot", default="panda", help="preset or file of a robot")
+    parser.add_argument(
+        "--safety", default=None, help="preset or file of safety limits; as the robot by default"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--log", type=Path, default=Path("runs/adversary.jsonl"), help="finished episodes")
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
-    limits = load_safety(args.safety)
-    found = _finished(args.log, config_hash(limits))
+    safety = args.safety or args.robot
+    limits = load_safety(safety)
+    against = {"robot": config_hash(load_robot(args.robot)), "limits": config_hash(limits)}
+    found = _finished(args.log, against)
     per_kind = -(-args.episodes // len(KINDS))
     jobs: list[Job] = []
     for kind in KINDS:
         todo = [seed for seed in range(args.seed, args.seed + per_kind) if (kind, seed) not in found]
-        jobs += [(kind, args.safety, tuple(todo[k : k + BATCH])) for k in range(0, len(todo), BATCH)]
+        jobs += [(kind, args.robot, safety, tuple(todo[k : k + BATCH])) for k in range(0, len(todo), BATCH)]
     args.log.parent.mkdir(parents=True, exist_ok=True)
     for _, done in run_jobs(run_batch, jobs, workers=args.workers, title="attacking"):
         with args.log.open("a") as log:
             for item in done:
                 found[item.kind, item.seed] = item
-                entry = dataclasses.asdict(item) | {"limits": config_hash(limits)}
-                log.write(json.dumps(entry) + "\n")
+                log.write(json.dumps(dataclasses.asdict(item) | against) + "\n")
     wanted = [found[kind, seed] for kind in KINDS for seed in range(args.seed, args.seed + per_kind)]
     figures = {kind: _figures([a for a in wanted if a.kind == kind], limits.force_ceiling) for kind in KINDS}
-    _print(figures)
-    write_json(args.json, {"limits": config_hash(limits), "kinds": figures})
+    _print(figures, args.robot)
+    write_json(args.json, against | {"kinds": figures})
     return 1 if any(row["broken"] for row in figures.values()) else 0
 
 
-def _finished(path: Path, limits: str) -> dict[tuple[Kind, int], Attack]:
-    """Episodes of an earlier run with the same limits."""
+def _finished(path: Path, against: dict[str, str]) -> dict[tuple[Kind, int], Attack]:
+    """Episodes of an earlier run with the same robot and limits."""
     found: dict[tuple[Kind, int], Attack] = {}
     if path.exists():
         for line in path.read_text().splitlines():
             data = json.loads(line)
-            if data.pop("limits") == limits:
+            if {name: data.pop(name, "") for name in against} == against:
                 found[data["kind"], data["seed"]] = Attack(**data)
     return found
 
@@ -104,6 +111,7 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
         "peak_over_expected_normal": max(item.strict for item in attacks),
         "contacts": sum(item.contacts for item in attacks),
         "stops": sum(item.stops for item in attacks),
+        "trips": sum(item.trips for item in attacks),
         "broken": sum(
             item.penetration > TOLERANCE_M
             or max(item.sustained, item.sustained_links) > ceiling
@@ -113,8 +121,8 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
     }
 
 
-def _print(figures: dict[Kind, dict[str, Any]]) -> None:
-    table = Table(title="an adversary against the safety layer, as measured in MuJoCo")
+def _print(figures: dict[Kind, dict[str, Any]], robot: str) -> None:
+    table = Table(title=f"an adversary against the safety layer of {robot}, as measured in MuJoCo")
     table.add_column("into")
     for name in COLUMNS:
         table.add_column(name, justify="right")
@@ -130,6 +138,7 @@ def _print(figures: dict[Kind, dict[str, Any]]) -> None:
             f"{row['peak_over_expected_normal']:.2f}",
             str(row["contacts"]),
             str(row["stops"]),
+            str(row["trips"]),
             str(row["broken"]),
         )
     Console(width=120).print(table)

@@ -25,8 +25,6 @@ PEER = "monitor"
 PERIOD_NS = 10_000_000
 REPEAT_NS = 100_000_000
 """A stop is repeated: one message may be lost."""
-BLIND_NS = 100_000_000
-"""Without a new reading of the arm for so long the monitor is blind."""
 
 
 class StopLine(Protocol):
@@ -60,7 +58,7 @@ def run_monitor(
     with contextlib.ExitStack() as stack:
         line = make_line()
         stack.callback(line.close)
-        process = _Process(Monitor(robot, safety), line, endpoints, stack)
+        process = _Process(robot, safety, line, endpoints, stack)
         prefer_this_process(HOST_PRIORITY)
         rate = Rate(PERIOD_NS)
         while not stop.is_set():
@@ -70,9 +68,15 @@ def run_monitor(
 
 class _Process:
     def __init__(
-        self, monitor: Monitor, line: StopLine, endpoints: Endpoints, stack: contextlib.ExitStack
+        self,
+        robot: RobotConfig,
+        safety: SafetyConfig,
+        line: StopLine,
+        endpoints: Endpoints,
+        stack: contextlib.ExitStack,
     ) -> None:
-        self._monitor = monitor
+        self._monitor = Monitor(robot, safety)
+        self._blind_ns = round(safety.monitor.blind_s * 1e9)
         self._line = line
         self._host: Subscriber[State] = stack.enter_context(
             Subscriber(endpoints.state, State, name="state of the robot host to the monitor")
@@ -114,10 +118,11 @@ class _Process:
         if self._seen_ns is None:
             return False
         silent_ns = now_ns - self._seen_ns
-        blind = silent_ns > BLIND_NS
+        blind = silent_ns > self._blind_ns
         if blind != self._blind:
             self._blind = blind
-            silence = f"the arm has shown no new reading for {silent_ns * 1e-6:.0f} ms (limit {BLIND_NS * 1e-6:.0f} ms)"
+            silent, limit = silent_ns * 1e-6, self._blind_ns * 1e-6
+            silence = f"the arm has shown no new reading for {silent:.0f} ms (limit {limit:.0f} ms)"
             self._tell(now_ns, "monitor_blind", silence if blind else "the arm shows new readings again")
         return not blind
 

@@ -27,11 +27,13 @@ import numpy as np
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import NamedBox, SafetyConfig
 from reflexarc.robots.host import RobotHost
+from reflexarc.robots.monitor_process import PERIOD_NS as LOOK_NS
+from reflexarc.safety.monitor import BLANK, Monitor
 from reflexarc.sim.arm import ArmIndex, load_arm_spec
 from reflexarc.sim.driver import MujocoRobot
 from reflexarc.sim.scenes.collide import ARM_ONLY, set_arm_bits
 from reflexarc.sim.scenes.table import add_table
-from reflexarc.wire.messages import F64, HostRequest, Setpoint
+from reflexarc.wire.messages import F64, HostRequest, Measured, Setpoint, State
 
 Kind = Literal["table", "keep_out", "itself", "wall", "body"]
 KINDS: tuple[Kind, ...] = ("table", "keep_out", "itself", "wall", "body")
@@ -63,7 +65,8 @@ class Attack:
     which only the joints' torques tell of. peak, predicted, speed: of the contact whose peak was highest beside its
     v·sqrt(k·m), or beside the transient ceiling where that is more: a slow contact is a press, which is bounded so.
     excess: that ratio; strict: the worst such ratio with the normal part of the speed alone. by: the geom of the arm
-    that it was.
+    that it was. stops: of the host. trips: how often the independent monitor, which watches beside it, would have
+    stopped the arm; rules: what limited it, how often.
     """
 
     kind: Kind
@@ -79,6 +82,7 @@ class Attack:
     by: str
     contacts: int
     stops: int
+    trips: int
     rules: dict[str, int]
 
 
@@ -245,6 +249,7 @@ def attack(arena: Arena, seed: int, seconds: float = SECONDS) -> Attack:
     scale = _Scale(arena)
     tick_ns = arena.robot.tick_ns
     physics = round(tick_ns * 1e-9 / STEP_S)
+    watch = _Watch(arena)
     deepest, stops, safety = 0.0, 0, "ready"
     rules: collections.Counter[str] = collections.Counter()
     for tick in range(round(seconds * 1e9) // tick_ns):
@@ -257,6 +262,7 @@ def attack(arena: Arena, seed: int, seconds: float = SECONDS) -> Attack:
         if result.report is not None:
             rules.update({item.rule for item in result.report.interventions})
         safety = result.state.safety
+        watch.look(result.state)
         for _ in range(physics):
             scale.before()
             driver.advance(1)
@@ -278,8 +284,35 @@ def attack(arena: Arena, seed: int, seconds: float = SECONDS) -> Attack:
         by=worst.by,
         contacts=scale.contacts,
         stops=stops,
+        trips=watch.trips,
         rules=dict(rules),
     )
+
+
+class _Watch:
+    """The independent monitor beside the host; it sees what is measured, and here stops nothing."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._monitor = Monitor(arena.robot, arena.safety)
+        self._sight, self._reason, self._seen_ns = BLANK, "", -LOOK_NS
+        self.trips = 0
+
+    def look(self, state: State) -> None:
+        """At the monitor's own rate."""
+        if state.t_ns < self._seen_ns + LOOK_NS:
+            return
+        self._seen_ns = state.t_ns
+        reading = Measured(
+            t_ns=state.t_state_ns,
+            joint_position=state.joint_position,
+            joint_velocity=state.joint_velocity,
+            joint_effort=state.joint_effort,
+            wrench_tcp=state.wrench_tcp,
+            gripper=state.gripper,
+        )
+        before = self._reason
+        self._sight, self._reason = self._monitor.see(self._sight, reading, state, state.t_ns)
+        self.trips += bool(self._reason) and not before
 
 
 @dataclasses.dataclass(slots=True)

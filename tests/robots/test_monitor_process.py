@@ -13,8 +13,8 @@ import pytest
 
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
-from reflexarc.robots.monitor_process import BLIND_NS, PERIOD_NS, _Process
-from reflexarc.safety.monitor import READINGS, Monitor
+from reflexarc.configs.watch import MonitorConfig
+from reflexarc.robots.monitor_process import PERIOD_NS, _Process
 from reflexarc.wire.endpoints import NAMES, Endpoints
 from reflexarc.wire.messages import Event, Heartbeat, Measured, SafetyState, State
 from reflexarc.wire.sockets import Publisher, Subscriber
@@ -51,7 +51,7 @@ class Stand:
     ) -> None:
         endpoints = Endpoints(**{name: f"ipc://{folder}/{name}" for name in NAMES})  # type: ignore[arg-type]
         self.line, self.now_ns = Line(), 0
-        self.process = _Process(Monitor(robot, safety), self.line, endpoints, stack)
+        self.process = _Process(robot, safety, self.line, endpoints, stack)
         self.host = stack.enter_context(Publisher(endpoints.state))
         self._heard: Subscriber[Heartbeat | Event] = stack.enter_context(
             Subscriber(endpoints.monitor, Heartbeat, Event)
@@ -104,7 +104,7 @@ def stand(robot: RobotConfig, safety: SafetyConfig, tmp_path: Path) -> Iterator[
 
 
 def test_it_stops_past_the_host_and_releases_after_a_reset_only(stand: Stand) -> None:
-    for _ in range(READINGS):
+    for _ in range(MonitorConfig().readings):
         stand.turn(force=1e4)
     assert stand.line.told == ["the wrist is pressed far beyond its ceiling"]
     stand.heard()
@@ -120,9 +120,10 @@ def test_it_stops_past_the_host_and_releases_after_a_reset_only(stand: Stand) ->
 def test_a_monitor_that_sees_nothing_of_the_arm_is_no_guard(stand: Stand) -> None:
     """The host stops, and does not enable, without its heartbeat."""
     stand.heard()
-    for _ in range(BLIND_NS // PERIOD_NS):
+    blind_ns = round(MonitorConfig().blind_s * 1e9)
+    for _ in range(blind_ns // PERIOD_NS):
         stand.turn(sees=False)
-    assert stand.heard() == (BLIND_NS // PERIOD_NS, []), "a reading may be late"
+    assert stand.heard() == (blind_ns // PERIOD_NS, []), "a reading may be late"
     for _ in range(20):
         stand.turn(sees=False)
     assert stand.heard() == (0, ["monitor_blind"])

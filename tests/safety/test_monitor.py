@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
+from contracts.adversaries import ADVERSARIES
+from contracts.filter_bench import LOST, FilterBench
+from contracts.motion_checker import Checker
 from reflexarc.configs.controller import ControllerConfig
-from reflexarc.configs.load import load_controller
+from reflexarc.configs.load import load_controller, load_robot, load_safety, presets
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.configs.safety import SafetyConfig
+from reflexarc.configs.safety import HeldTool, NamedBox, SafetyConfig
+from reflexarc.configs.watch import MonitorConfig
 from reflexarc.policies import open_policy
-from reflexarc.safety.monitor import BLANK, READINGS, Monitor
+from reflexarc.robots.tcp import Tcp
+from reflexarc.safety import SafetyFilter
+from reflexarc.safety.monitor import BLANK, Monitor
+from reflexarc.safety.watched import WatchedArm
 from reflexarc.sim.lockstep import LockstepSession
 from reflexarc.sim.world import World
 from reflexarc.wire.messages import F64, Measured, Message, SafetyState, State
 
 MS = 1_000_000
+READINGS = MonitorConfig().readings
 
 
 def host_state(t_ns: int, safety: SafetyState) -> State:
@@ -39,7 +49,12 @@ class Sight:
         self.now_ns = 0
 
     def show(
-        self, position: F64 | None = None, velocity: F64 | None = None, force: float = 0.0, times: int = 1
+        self,
+        position: F64 | None = None,
+        velocity: F64 | None = None,
+        force: float = 0.0,
+        times: int = 1,
+        gripper: float = 1.0,
     ) -> str:
         """The verdict after `times` such readings."""
         reason = ""
@@ -48,14 +63,22 @@ class Sight:
             reading = Measured(
                 t_ns=self.now_ns,
                 joint_position=self.home if position is None else position,
-                joint_velocity=np.zeros(7) if velocity is None else velocity,
-                joint_effort=np.zeros(7),
+                joint_velocity=np.zeros_like(self.home) if velocity is None else velocity,
+                joint_effort=np.zeros_like(self.home),
                 wrench_tcp=np.array([0, 0, force, 0, 0, 0]),
-                gripper=1.0,
+                gripper=gripper,
             )
             host = host_state(self.now_ns, self.state)
             self.sight, reason = self.monitor.see(self.sight, reading, host, self.now_ns)
         return reason
+
+    def turn(self, angles: Iterable[float], velocity: float = 0.3) -> str:
+        """The first verdict while the base turns through these angles from home."""
+        speeds = np.where(np.arange(len(self.home)) == 0, velocity, 0.0)
+        for angle in angles:
+            if reason := self.show(np.concatenate([[self.home[0] + angle], self.home[1:]]), speeds):
+                return reason
+        return ""
 
 
 @pytest.fixture
@@ -87,13 +110,126 @@ def test_one_bad_reading_is_a_spike(sight: Sight) -> None:
     assert "pressed" in sight.show(force=np.nan, times=READINGS)
 
 
+def test_a_gripper_that_is_no_number_blinds_nobody(sight: Sight) -> None:
+    assert "not finite" in sight.show(gripper=np.nan, times=READINGS)
+
+
 def test_leaving_the_workspace_is_seen_and_coming_back_is_not(sight: Sight) -> None:
-    velocity = np.zeros(7)
-    velocity[0] = 0.3
-    turns = [np.concatenate([[0.9 + 0.01 * k], sight.home[1:]]) for k in range(80)]
-    assert any("leaves its workspace" in sight.show(turn, velocity) for turn in turns)
+    assert "the TCP is outside its workspace" in sight.turn(np.arange(0.9, 1.7, 0.01))
     sight.sight = BLANK
-    assert all(sight.show(turn, -velocity) == "" for turn in reversed(turns[1:]))
+    assert sight.turn(np.arange(1.7, 0.0, -0.01), -0.3) == "", "it was switched on there, and comes back"
+    sight.sight = BLANK
+    assert sight.turn(np.arange(1.7, 1.4, -0.01), -0.3) == ""
+    assert "the TCP is outside its workspace" in sight.turn(np.arange(1.4, 1.5, 0.01)), "and goes out again"
+
+
+def test_leaving_as_slowly_as_it_likes_is_seen_too(sight: Sight) -> None:
+    assert "the TCP is outside its workspace" in sight.turn(np.arange(0.9, 1.6, 0.002), 0.01)
+
+
+def test_where_it_stands_after_a_reset_is_where_it_starts_from(sight: Sight) -> None:
+    assert sight.turn(np.arange(0.9, 1.7, 0.01))
+    there = np.concatenate([[1.4], sight.home[1:]])
+    sight.state = "protective_stop"
+    assert "outside its workspace" in sight.show(there, times=READINGS)
+    sight.state = "ready"
+    assert sight.show(there) == ""
+    assert sight.sight.count == 0
+    sight.state = "recovery"
+    assert sight.turn(np.arange(1.4, 1.0, -0.01), -0.3) == ""
+
+
+SHELF = NamedBox(name="shelf", lower=(0.0, 0.12, 0.5), upper=(0.3, 0.5, 0.75), source="a box of this test")
+LOW = NamedBox(name="low", lower=(0.3, 0.15, 0.1), upper=(0.5, 0.4, 0.2), source="a box of this test")
+BLOCK = NamedBox(name="block", lower=(0.3, 0.25, 0.3), upper=(0.5, 0.5, 0.4), source="a box of this test")
+ANGLES = np.arange(0.0, 0.6, 0.01)
+"""The TCP stays inside its workspace, 0.25 m high; the elbow passes where the shelf is, the hand where the block is."""
+
+
+def test_an_elbow_in_a_keep_out_is_seen(robot: RobotConfig, safety: SafetyConfig) -> None:
+    assert Sight(robot, safety).turn(ANGLES) == ""
+    watched = safety.model_copy(update={"keep_out": (*safety.keep_out, SHELF)})
+    assert Sight(robot, watched).turn(ANGLES) == "forearm is in keep-out shelf"
+
+
+def test_a_hand_at_an_obstacle_is_seen(robot: RobotConfig, safety: SafetyConfig) -> None:
+    watched = safety.model_copy(update={"obstacles": (*safety.obstacles, BLOCK)})
+    assert Sight(robot, watched).turn(ANGLES) == "hand is too near block"
+
+
+def test_a_held_tool_in_a_keep_out_is_seen(robot: RobotConfig, safety: SafetyConfig) -> None:
+    watched = safety.model_copy(update={"keep_out": (*safety.keep_out, LOW)})
+    assert Sight(robot, watched).turn(ANGLES) == "", "the fingers pass above it"
+    holding = watched.model_copy(update={"held_tool": HeldTool(radius=0.01, length=0.1)})
+    assert Sight(robot, holding).turn(ANGLES) == "held tool is in keep-out low"
+
+
+@pytest.mark.parametrize(
+    ("position", "worst"),
+    [
+        ([1.57, 1.57, 0, -0.1, 0, 1.6, 0], "hand is outside the arm's box"),
+        ([0, 1.7, 0, -1.5, 0, 1.6, 0], "hand is too near table"),
+        ([0, 0.5, 0, -3.05, 0, 0, 0], "link1 is too near wrist"),
+    ],
+)
+def test_box_table_and_the_arm_itself_are_seen(
+    position: list[float], worst: str, robot: RobotConfig, safety: SafetyConfig
+) -> None:
+    arm = WatchedArm(robot, safety)
+    arm.move(np.array(position), np.zeros(7), 0.0)
+    beyond = arm.beyond()[1:]  # but the TCP
+    assert arm.rules[1 + int(np.argmax(beyond))] == worst
+    assert beyond.max() > 0.02
+
+
+def test_an_elbow_that_is_too_fast_is_seen_though_the_tool_stands(
+    robot: RobotConfig, safety: SafetyConfig
+) -> None:
+    _, jacobian = Tcp(robot).at(np.array(robot.home))
+    turning = np.linalg.svd(jacobian)[2][-1]  # moves every joint, and not the TCP
+    assert Sight(robot, safety).show(velocity=2 * turning, times=READINGS) == ""
+    slow = safety.model_copy(update={"body_speed": 0.01})
+    assert "is faster than any part may be" in Sight(robot, slow).show(velocity=2 * turning, times=READINGS)
+
+
+@pytest.mark.parametrize("name", presets("robots"))
+def test_it_sees_what_another_judge_sees_wherever_the_arm_is(name: str) -> None:
+    """The checker of the tests has its own geometry; and what the filter lets through is never beyond a limit."""
+    robot = load_robot(name)
+    safety = load_safety(name, ["held_tool={radius: 0.02, length: 0.08}"])
+    arm, checker, filter_ = WatchedArm(robot, safety), Checker(robot, safety), SafetyFilter(robot, safety)
+    rng, home = np.random.default_rng(0), np.array(robot.home)
+    rules = ("workspace", "arm_box", "keep_out", "distance", "self_distance")
+    broken: set[str] = set()
+    for _ in range(150):
+        position = home + rng.normal(0, 0.6, len(home))
+        arm.move(position, np.zeros_like(home), 0.0)
+        worst = checker.worst(np.tile(position, (5, 1)), context=3)
+        expected = max(worst[rule] for rule in rules)
+        broken |= {rule for rule in rules if worst[rule] > 0}
+        found = float(arm.beyond().max())
+        if max(found, expected) > 0:
+            assert found == pytest.approx(expected, abs=1e-6)
+        if not filter_.outside(position):
+            assert found <= 1e-9
+    assert broken >= {"workspace", "arm_box", "distance"}
+
+
+@pytest.mark.parametrize("sender", ["wall_seeking", "limit_seeking", "random_goals", "extremes"])
+def test_what_the_filter_commands_is_no_alarm(sender: str, robot: RobotConfig, safety: SafetyConfig) -> None:
+    """An arm that follows perfectly, whatever is asked of the filter."""
+    bench, sight, rng = FilterBench(robot, safety), Sight(robot, safety), np.random.default_rng(3)
+    bench.request("enable")
+    bench.tick(bench.setpoint())
+    for tick in range(1000):
+        bench.tick(bench.setpoint(*ADVERSARIES[sender](rng, tick, bench.memory, robot)))
+        if bench.state == LOST:
+            bench.request("reset")
+            bench.request("enable")
+        if tick % 2:
+            velocity = (bench.positions[-1] - bench.positions[-2]) * robot.tick_hz
+            assert sight.show(bench.positions[-1], velocity) == ""
+    assert np.abs(bench.stream - bench.stream[0]).max() > 0.1
 
 
 def test_a_host_that_says_it_stopped_while_the_arm_moves(sight: Sight) -> None:
@@ -110,7 +246,7 @@ def test_a_silent_host_is_dead_one_that_was_never_heard_is_not(
         t_ns=0, joint_position=sight.home, joint_velocity=np.zeros(7), joint_effort=np.zeros(7),
         wrench_tcp=np.zeros(6), gripper=1.0,
     )  # fmt: skip
-    monitor = Monitor(robot, safety, host_silence_s=0.25)
+    monitor = Monitor(robot, safety)
     assert monitor.see(BLANK, reading, None, 10_000 * MS)[1] == ""
     host = host_state(0, "active")
     assert monitor.see(BLANK, reading, host, 250 * MS)[1] == ""
