@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -24,15 +25,66 @@ from reflexarc.wire.sockets import Publisher, Push, Requester
 MS = 1_000_000
 
 
-def test_a_file_that_is_not_closed_or_not_there_is_pressed(tmp_path: Path) -> None:
+def seen(button: FileInput, pressed: bool) -> bool:
+    """Whether the button comes to show that; its file is read by a thread."""
+    deadline = monotonic_ns() + 5_000 * MS
+    while button.pressed(monotonic_ns()) is not pressed and monotonic_ns() < deadline:
+        time.sleep(0.002)
+    return button.pressed(monotonic_ns()) is pressed
+
+
+@pytest.fixture
+def button(tmp_path: Path) -> Iterator[FileInput]:
+    made = FileInput(tmp_path / "value", silence_s=0.5)
+    yield made
+    made.close()
+
+
+def test_a_file_that_is_not_closed_or_not_there_is_pressed(button: FileInput, tmp_path: Path) -> None:
     line = tmp_path / "value"
-    button = FileInput(line)
-    assert button.pressed(0)
-    for content, pressed in (("1\n", False), ("0\n", True), ("", True), ("10", True), ("1", False)):
+    assert button.pressed(monotonic_ns()), "it has answered: there is none"
+    for content, pressed in (
+        ("1\n", False),
+        ("0\n", True),
+        ("1", False),
+        ("", True),
+        ("1", False),
+        ("10", True),
+    ):
         line.write_text(content)
-        assert button.pressed(0) is pressed
+        assert seen(button, pressed)
+    line.write_text("1")
+    assert seen(button, False)
     line.write_bytes(b"\xff\xfe")
-    assert button.pressed(0)
+    assert seen(button, True)
+
+
+def test_a_file_that_hangs_is_pressed_and_keeps_nobody_waiting(button: FileInput, tmp_path: Path) -> None:
+    line, pipe = tmp_path / "value", tmp_path / "pipe"
+    line.write_text("1")
+    assert seen(button, False)
+    os.mkfifo(pipe)  # opening one waits for somebody who writes, as a network that is gone does
+    pipe.replace(line)
+    assert seen(button, True)
+    hung = FileInput(line, silence_s=0.05)
+    assert hung.pressed(monotonic_ns()), "not even a first answer"
+    for each in (hung, button):
+        each.close()
+    with line.open("w") as writer:  # lets both threads end
+        writer.write("1")
+
+
+def test_a_process_that_stood_still_has_not_been_told_that_the_button_is_pressed(
+    button: FileInput, tmp_path: Path
+) -> None:
+    (tmp_path / "value").write_text("1")
+    assert seen(button, False)
+    button.close()
+    button._thread.join()
+    last = monotonic_ns()
+    assert not button.pressed(last + 2_000 * MS), "2 s without a tick: the thread stood still, too"
+    assert not button.pressed(last + 2_400 * MS)
+    assert button.pressed(last + 2_600 * MS), "but it goes on standing"
 
 
 def test_a_heartbeat_must_come_and_keep_coming(tmp_path: Path) -> None:
@@ -152,6 +204,17 @@ def test_the_button_latches_and_only_a_supervisor_resets(host: Host) -> None:
     while not host.ask("reset", host.keys.by_role["supervisor"]).ok:
         assert monotonic_ns() < deadline
     host.until("ready")
+
+
+def test_a_button_whose_file_hangs_stops_the_arm_and_not_the_host(host: Host, tmp_path: Path) -> None:
+    host.enable()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").replace(host.button)
+    assert "requested" in host.until("e_stop").text, "and the host answers"
+    with host.button.open("w") as writer:  # lets the thread go on, with a file again
+        host.button.unlink()
+        host.button.write_text("1")
+        writer.write("1")
 
 
 def test_without_a_key_nothing_is_enabled_but_everybody_may_stop(host: Host) -> None:
