@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/faults.py --json runs/faults.json       # all, some five minutes
     .venv/bin/python benchmarks/faults.py --only "host SIGKILL" "sender dies"
+    .venv/bin/python benchmarks/faults.py --robot ur5e
 
 `--markdown` prints the table of docs/safety.md. Exits with 1 if a fault ended otherwise than it should.
 """
@@ -37,6 +38,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", default=list(FAULTS), choices=list(FAULTS), metavar="FAULT")
+    parser.add_argument("--robot", default="panda", help="preset of an arm and of its limits")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--markdown", action="store_true")
@@ -44,14 +46,14 @@ def main() -> int:
     results = []
     for name in track(args.only, "faults", console=Console(stderr=True)):
         with tempfile.TemporaryDirectory() as folder:
-            results.append(run_fault(name, Path(folder), tuple(args.overrides)))
+            results.append(run_fault(name, Path(folder), tuple(args.overrides), robot=args.robot))
     wrong = [text for text in map(judge, results) if text]
     if args.markdown:
         print("| " + " | ".join(HEAD) + " |\n" + "| --- " * len(HEAD) + "|")
         for result in results:
             print("| " + " | ".join(row(result)) + " |")
     else:
-        table = Table(*HEAD, title="faults on real processes")
+        table = Table(*HEAD, title=f"faults on real processes, {args.robot}")
         for result in results:
             table.add_row(*row(result))
         Console(width=160).print(table)

@@ -55,6 +55,8 @@ REST_RAD_S = 0.01
 """A joint slower than this stands."""
 AMPLITUDE_RAD, PERIOD_S = 0.15, 3.0
 """Of the motion during which the fault happens: joints 1 and 4."""
+CLOCK_STEP_S = {"clock ahead": 10.0, "clock back": -10.0}
+"""What the file says for the host's clock to be set, and by how much."""
 STOPPED = ("protective_stop", "e_stop")
 TOLD = ("camera_stalled", "peer_lost")
 """Events of the controller that say what it has detected."""
@@ -88,13 +90,15 @@ class Fault:
 
 
 class FlawedClient(ArmClient):
-    """The driver of the simulated arm; when a file says so its encoders freeze, its release fails, or it runs away."""
+    """The driver of the simulated arm; when a file says so its encoders freeze, its release fails, it runs away, or the
+    clock of its process is set."""
 
     def __init__(self, robot: RobotConfig, endpoints: Endpoints, flag: Path) -> None:
         super().__init__(robot, endpoints)
         self._flag = flag
         self._frozen: Measured | None = None
         self._strayed = 0.0
+        self._clock_set = False
 
     def write(self, command: JointCommand) -> None:
         """Pass a command on; running away, turn the base by half a radian per second more than it says, unfiltered."""
@@ -107,8 +111,12 @@ class FlawedClient(ArmClient):
 
     def read(self) -> Measured:
         """The newest reading, with the joints of the moment when they froze."""
+        flaw = self._flag.read_text() if self._flag.exists() else ""
+        if flaw in CLOCK_STEP_S and not self._clock_set:
+            self._clock_set = True
+            _set_clock(CLOCK_STEP_S[flaw])
         measured = super().read()
-        if not self._flag.exists() or self._flag.read_text() != "frozen":
+        if flaw != "frozen":
             return measured
         self._frozen = self._frozen or measured
         return msgspec.structs.replace(
@@ -127,17 +135,19 @@ class FlawedClient(ArmClient):
 class FaultStand:
     """Arm, host and monitor as processes, and who leads the arm: a sender of setpoints at 100 Hz, or a policy."""
 
-    def __init__(self, folder: Path, overrides: tuple[str, ...] = (), *, led: bool = False) -> None:
-        """overrides: of the safety preset, as for `--set`. led: by a policy."""
+    def __init__(
+        self, folder: Path, overrides: tuple[str, ...] = (), *, robot: str = "panda", led: bool = False
+    ) -> None:
+        """robot: preset of the arm and of its limits; overrides: of these, as for `--set`. led: by a policy."""
         from reflexarc.robots.host_process import run_host
         from reflexarc.robots.monitor_process import run_monitor
         from reflexarc.sim.arm_process import run_arm
         from reflexarc.sim.arm_stop import ArmStopLine
 
-        self.robot = load_robot("panda")
+        self.robot = load_robot(robot)
         self.flag, self.button = folder / "flaw", folder / "button"
         self.button.write_text("1")
-        safety: SafetyConfig = load_safety("panda", list(overrides))
+        safety: SafetyConfig = load_safety(robot, list(overrides))
         safety = safety.model_copy(update={"estop": EStopConfig(files=(str(self.button),))})
         self.endpoints = free_endpoints()
         self.processes = Processes(folder / "processes")
@@ -205,7 +215,8 @@ class FaultStand:
                     continue
                 final, heard = message.safety, monotonic_ns()
                 if message.safety in ("hold", *STOPPED) and detected is None:
-                    detected = message.t_ns
+                    # Its own time, unless its clock was set.
+                    detected = message.t_ns if abs(heard - message.t_ns) < 1_000_000_000 else heard
             for told in self.controller.drain():
                 if told.kind in TOLD and detected is None:
                     detected, by = told.t_ns, f"controller: {told.text}"
@@ -383,6 +394,12 @@ def _clock_step(by_s: float) -> Callable[[], Callable[[Setpoint], list[Setpoint]
     return lambda: lambda s: [msgspec.structs.replace(s, t_ns=s.t_ns + step, t_due_ns=s.t_due_ns + step)]
 
 
+def _set_clock(by_s: float) -> None:
+    """From now on this process sees another time of the monotonic clock, as after a virtual machine was moved."""
+    true, step = time.monotonic_ns, round(by_s * 1e9)
+    time.monotonic_ns = lambda: true() + step
+
+
 def _poisoned() -> Callable[[Setpoint], list[Setpoint]]:
     return lambda s: [msgspec.structs.replace(s, joint_position=np.full_like(s.joint_position, np.nan))]
 
@@ -429,6 +446,13 @@ def _press_button(stand: FaultStand) -> None:
     stand.button.write_text("0")
 
 
+def _hang_button(stand: FaultStand) -> None:
+    """Whoever opens the button's file waits for ever, as on a network that is gone."""
+    pipe = stand.button.with_suffix(".pipe")
+    os.mkfifo(pipe)
+    pipe.replace(stand.button)
+
+
 FAULTS: dict[str, Fault] = {
     "host SIGKILL": Fault(_signals("host", signal.SIGKILL), ("gone",)),
     "host SIGSTOP": Fault(_signals("host", signal.SIGSTOP), ("gone",)),
@@ -451,9 +475,12 @@ FAULTS: dict[str, Fault] = {
     "NaN setpoints": Fault(_mangled(_poisoned), STOPPED),
     "processor overloaded": Fault(_stress, ("active", "hold", *STOPPED), 4.0, moves=True),
     "the host's own safety fails": Fault(_flaw("runaway"), STOPPED, 4.0),
+    "host's clock steps ahead 10 s": Fault(_flaw("clock ahead"), STOPPED),
+    "host's clock steps back 10 s": Fault(_flaw("clock back"), STOPPED),
     "encoders frozen": Fault(_flaw("frozen"), STOPPED),
     "emergency stop, console": Fault(_press_console, ("e_stop",)),
     "emergency stop, button": Fault(_press_button, ("e_stop",)),
+    "emergency stop, its file hangs": Fault(_hang_button, ("e_stop",)),
     "emergency stop in mid-chunk": Fault(_press_console, ("e_stop",), led=True),
     "identical pictures": Fault(_flaw(SAME_PICTURE), ("hold",), 7.0, led=True),
     "policy SIGKILL": Fault(_signals("policy", signal.SIGKILL), ("hold",), 5.0, led=True),
@@ -462,18 +489,20 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def run_fault(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> Result:
+def run_fault(name: str, folder: Path, overrides: tuple[str, ...] = (), *, robot: str = "panda") -> Result:
     """One fault on processes of its own. Raises RobotError if the arm cannot be brought into motion."""
     folder.mkdir(parents=True, exist_ok=True)
-    with stand_in(folder, overrides, led=FAULTS[name].led) as stand:
+    with stand_in(folder, overrides, robot=robot, led=FAULTS[name].led) as stand:
         stand.start()
         return stand.watch(name, FAULTS[name])
 
 
 @contextlib.contextmanager
-def stand_in(folder: Path, overrides: tuple[str, ...] = (), *, led: bool = False) -> Iterator[FaultStand]:
+def stand_in(
+    folder: Path, overrides: tuple[str, ...] = (), *, robot: str = "panda", led: bool = False
+) -> Iterator[FaultStand]:
     """A stand that is ended whatever happens."""
-    stand = FaultStand(folder, overrides, led=led)
+    stand = FaultStand(folder, overrides, robot=robot, led=led)
     try:
         yield stand
     finally:

@@ -36,6 +36,8 @@ class Rate:
         """Wait for the next deadline; returns how late it was woken, ns (0 or more)."""
         now = monotonic_ns()
         wait = self._next_ns - now
+        if wait > self.period_ns:  # the clock was set back: nobody waits until the old time comes round again
+            wait, self._next_ns = self.period_ns, now + self.period_ns
         if wait > 0:
             time.sleep(wait * 1e-9)
             now = monotonic_ns()

@@ -57,6 +57,19 @@ def test_missed_deadlines_are_skipped_not_made_up_for(monkeypatch: pytest.Monkey
     assert fake.now_ns == start + 40_000
 
 
+def test_a_clock_that_is_set_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of the old time would be ten seconds away; those of the new one go on at the same period."""
+    time_ = FakeTime(monkeypatch)
+    rate = Rate(1_000_000)
+    rate.sleep()
+    for step_ns in (-10_000_000_000, 10_000_000_000):
+        time_.now_ns += step_ns
+        rate.sleep()
+        before = time_.now_ns
+        assert [rate.sleep() for _ in range(5)] == [0] * 5
+        assert time_.now_ns - before == 5_000_000
+
+
 def test_real_sleep_keeps_the_period() -> None:
     period_ns = 2_000_000
     start = monotonic_ns()
