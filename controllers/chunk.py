@@ -16,7 +16,7 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import ControlError, unknown
 from reflexarc.controllers.kernels import turned_on
 from reflexarc.wire import geometry
-from reflexarc.wire.messages import F64, ActionChunk
+from reflexarc.wire.messages import F64, ActionChunk, TokenRange
 
 Space = Literal["tcp", "joint"]
 
@@ -102,8 +102,11 @@ def action_space(spec: ActionSpec, joints: int) -> Space:
     )
 
 
-def refusal(chunk: ActionChunk, spec: ActionSpec) -> str:
-    """Why `chunk` cannot be executed under `spec`, naming the field and the value; empty if it can."""
+def refusal(chunk: ActionChunk, spec: ActionSpec, tokens: TokenRange) -> str:
+    """Why `chunk` cannot be executed under `spec`, naming the field and the value; empty if it can.
+
+    tokens: what its policy can say.
+    """
     if chunk.spec_id != spec.id:
         return f"spec_id is {chunk.spec_id!r}, this controller executes {spec.id!r}"
     if chunk.step_ns != spec.step_ns:
@@ -119,8 +122,12 @@ def refusal(chunk: ActionChunk, spec: ActionSpec) -> str:
     strange = chunk.bins[(chunk.bins < NO_BIN) | (chunk.bins > LAST_BIN)]
     if strange.size:
         return f"bins hold {int(strange[0])}, a bin is within {NO_BIN}..{LAST_BIN}"
-    if chunk.policy_tokens and min(chunk.policy_tokens) < 0:
-        return f"policy_tokens hold {min(chunk.policy_tokens)}, a token is 0 or more"
+    said = chunk.policy_tokens
+    if len(said) > tokens.most:
+        return f"policy_tokens are {len(said)}, this policy says {tokens.most} in a chunk at most"
+    if said and not tokens.first <= min(said) <= max(said) < tokens.end:
+        wrong = next(token for token in said if not tokens.first <= token < tokens.end)
+        return f"policy_tokens hold {wrong}, those of this policy are {tokens.first}..{tokens.end - 1}"
     return ""
 
 

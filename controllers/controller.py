@@ -52,6 +52,7 @@ from reflexarc.wire.messages import (
     SetpointSource,
     State,
     TeleopCommand,
+    TokenRange,
 )
 
 FOLLOWING: frozenset[SafetyState] = frozenset({"active", "reduced", "hold", "recovery"})
@@ -165,7 +166,8 @@ class Controller:
     """Composes chunks onto the commanded target, interpolates, solves the IK, tells when to look again.
 
     cameras: whose pictures make an observation; none for a policy that sees the state only. clock: `"monotonic"` or
-    `"virtual"`, stamped on every message. Raises ControlError if `spec` is no action space of `robot`.
+    `"virtual"`, stamped on every message. tokens: what the policy can say; by default none. Raises ControlError if
+    `spec` is no action space of `robot`.
     """
 
     _plan: _Plan | None
@@ -190,9 +192,11 @@ class Controller:
         spec: ActionSpec,
         cameras: tuple[str, ...],
         clock: str,
+        tokens: TokenRange | None = None,
     ) -> None:
         self._config = config
         self._spec = spec
+        self._tokens = tokens or TokenRange()
         self._space = action_space(spec, len(robot.joints))
         self._cameras = cameras
         self._clock = clock
@@ -334,7 +338,7 @@ class Controller:
         self._request = None
         self._answers_ns.append(now_ns - request.asked_ns)
         self._policy_is_back(now_ns)
-        reason = refusal(chunk, self._spec)
+        reason = refusal(chunk, self._spec, self._tokens)
         if not reason and chunk.t_obs_ns != request.anchor.t_obs_ns:
             reason = f"t_obs_ns is {chunk.t_obs_ns}, observation {request.seq} has {request.anchor.t_obs_ns}"
         if reason:

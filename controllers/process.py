@@ -280,7 +280,7 @@ def _controller(config: ControllerConfig, robot: RobotConfig, info: PolicyInfo) 
     except ValueError as error:
         line = " ".join(str(error).split())
         raise ControlError(f"policy {info.model_id!r} tells no valid action space: {line}") from error
-    return Controller(config, robot, spec, tuple(info.cameras), "monotonic")
+    return Controller(config, robot, spec, tuple(info.cameras), "monotonic", info.tokens)
 
 
 def _rest_garbage_collector() -> None:

@@ -36,6 +36,7 @@ from reflexarc.wire.messages import (
     Message,
     Setpoint,
     State,
+    TokenRange,
 )
 
 TELEOP_NS = 20_000_000
@@ -89,7 +90,8 @@ class LockstepSession:
         else:
             self._spec = ActionSpec.model_validate_json(policy.info.action_spec)
         asked = () if policy is None else self._cameras
-        self._controller = Controller(controller, robot, self._spec, asked, "virtual")
+        tokens = TokenRange() if policy is None else policy.info.tokens
+        self._controller = Controller(controller, robot, self._spec, asked, "virtual", tokens)
         self._latency = latency or Latency([0.0])
         self._link = link or CodecLink()
         self._tick_ns = robot.tick_ns

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.policy import ACTION_BINS
 from reflexarc.vla.labels import Answer, Labels
 from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer
-from reflexarc.wire.messages import F64
+from reflexarc.wire.messages import F64, TokenRange
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,14 @@ class ActionCodec:
     def id(self) -> str:
         """Names the tokens."""
         return self.grid.id if self.fast is None else self.fast.id
+
+    @property
+    def token_range(self) -> TokenRange:
+        """Which tokens an answer may hold; of FAST, up to two for a coefficient (`heads/fast.py`)."""
+        count = self.horizon * self.grid.size
+        if self.fast is not None:
+            return TokenRange(end=self.fast.size, most=2 * count)
+        return TokenRange(first=self._first_id, end=self._first_id + ACTION_BINS, most=count)
 
     def labels(self, actions: F64, mask: NDArray[np.bool_], smoothing: float = 0.0) -> Labels:
         """actions: (B, H, D), of which the first ones of each row are labels: mask (B, H)."""

@@ -48,6 +48,7 @@ class VlaPolicy:
             image_height=config.image_size,
             image_width=config.image_size,
             tokenizer_id=checkpoint.codec.id,
+            tokens=checkpoint.codec.token_range,
         )
         self._warm_up()
 

@@ -108,7 +108,7 @@ class ActionChunk(Message, frozen=True, kw_only=True, tag="action_chunk", eq=Fal
     """A policy's answer to one observation.
 
     actions: (H, D) float64, decoded, in the units of the spec; these are what executes.
-    bins: (H, D) int16, for log and view; -1 where a head has none. policy_tokens: of any length.
+    bins: (H, D) int16, for log and view; -1 where a head has none. policy_tokens: see `PolicyInfo.tokens`.
     step_ns: duration of one action. latency_ns: nanoseconds by stage.
     """
 
@@ -253,8 +253,19 @@ class PolicyInfoRequest(Message, frozen=True, kw_only=True, tag="policy_info_req
     """Ask a policy server what it serves."""
 
 
+class TokenRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Which `policy_tokens` a chunk may hold: ids `first` to `end` - 1, at most `most` of them. By default none."""
+
+    first: int = 0
+    end: int = 0
+    most: int = 0
+
+
 class PolicyInfo(Message, frozen=True, kw_only=True, tag="policy_info", eq=False):
-    """What a policy needs and emits. `action_spec` is the JSON of `configs.action.ActionSpec`."""
+    """What a policy needs and emits. `action_spec` is the JSON of `configs.action.ActionSpec`.
+
+    tokens: what its tokenizer can say; a chunk that holds anything else is refused whole.
+    """
 
     model_id: str
     action_spec: str
@@ -262,6 +273,7 @@ class PolicyInfo(Message, frozen=True, kw_only=True, tag="policy_info", eq=False
     image_height: int
     image_width: int
     tokenizer_id: str
+    tokens: TokenRange = TokenRange()
 
 
 class PolicyControl(Message, frozen=True, kw_only=True, tag="policy_control", eq=False):

@@ -12,9 +12,10 @@ from contracts.controller_bench import moves
 from reflexarc.configs.action import ActionDim, ActionSpec, tcp_delta_spec
 from reflexarc.configs.errors import ControlError
 from reflexarc.controllers.chunk import Anchor, action_space, clip_to_bounds, compose, refusal
-from reflexarc.wire.messages import ActionChunk
+from reflexarc.wire.messages import ActionChunk, TokenRange
 
 SPEC = tcp_delta_spec(2, 0.1)
+SAID = TokenRange(first=100, end=356, most=14)
 QUARTER = math.sqrt(0.5)
 
 
@@ -115,14 +116,14 @@ def test_action_spaces_are_told_apart() -> None:
     ],
 )
 def test_refusals_name_field_and_value(changes: dict[str, object], text: str) -> None:
-    assert text in refusal(chunk(moves(2, (0.01,)), **changes), SPEC)
+    assert text in refusal(chunk(moves(2, (0.01,)), **changes), SPEC, SAID)
 
 
 def test_one_infinity_among_good_numbers_is_found() -> None:
     actions = moves(2, (0.01,))
-    assert refusal(chunk(actions), SPEC) == ""
+    assert refusal(chunk(actions), SPEC, SAID) == ""
     actions[1, 5] = -np.inf
-    assert refusal(chunk(actions), SPEC) == "actions[1].drz is -inf, it must be finite"
+    assert refusal(chunk(actions), SPEC, SAID) == "actions[1].drz is -inf, it must be finite"
 
 
 def test_values_beyond_the_spec_are_clipped_and_named() -> None:
@@ -140,10 +141,21 @@ def test_values_beyond_the_spec_are_clipped_and_named() -> None:
     [
         ({"bins": np.full((2, 7), 256, dtype=np.int16)}, "bins hold 256, a bin is within -1..255"),
         ({"bins": np.full((2, 7), -2, dtype=np.int16)}, "bins hold -2"),
-        ({"policy_tokens": [5, -1]}, "policy_tokens hold -1, a token is 0 or more"),
+        ({"policy_tokens": [105, -1]}, "policy_tokens hold -1, those of this policy are 100..355"),
+        ({"policy_tokens": [355, 356]}, "policy_tokens hold 356, those of this policy are 100..355"),
+        ({"policy_tokens": [99]}, "policy_tokens hold 99"),
+        ({"policy_tokens": [1 << 62]}, "policy_tokens hold 4611686018427387904"),
+        ({"policy_tokens": [100] * 15}, "policy_tokens are 15, this policy says 14 in a chunk at most"),
     ],
 )
 def test_tokens_out_of_range_are_refused(changes: dict[str, object], text: str) -> None:
-    assert text in refusal(chunk(moves(2, (0.01,)), **changes), SPEC)
+    assert text in refusal(chunk(moves(2, (0.01,)), **changes), SPEC, SAID)
     edge = np.array([[-1, 255, 0, 1, 2, 3, 4]] * 2, dtype=np.int16)
-    assert refusal(chunk(moves(2, (0.01,)), bins=edge, policy_tokens=[0, 1 << 20]), SPEC) == ""
+    assert refusal(chunk(moves(2, (0.01,)), bins=edge, policy_tokens=[100, 355] * 7), SPEC, SAID) == ""
+
+
+def test_tokens_of_a_policy_that_told_of_none_are_refused() -> None:
+    silent = TokenRange()
+    assert refusal(chunk(moves(2, (0.01,))), SPEC, silent) == ""
+    refused = refusal(chunk(moves(2, (0.01,)), policy_tokens=[0]), SPEC, silent)
+    assert refused == "policy_tokens are 1, this policy says 0 in a chunk at most"

@@ -149,6 +149,8 @@ def test_a_policy_answers_an_image_as_the_published_code_does(folder: Path) -> N
     assert chunk.actions.shape == (1, 7)
     bins = ActionBins(256, small.VOCABULARY)
     assert chunk.policy_tokens == bins.ids(chunk.bins.astype(np.int64)).flatten().tolist()
+    said = policy.info.tokens
+    assert (said.first, said.end, said.most) == (small.VOCABULARY - 255, small.VOCABULARY, 7)
 
 
 def test_chunks_of_oft_are_those_of_the_published_code(oft_folder: Path) -> None:
@@ -379,7 +381,7 @@ def test_an_oft_folder_is_a_policy_of_two_cameras_and_a_state(oft_folder: Path) 
         observation("lift the red cube", front=small.image(), wrist=small.image("wrist", 50, 50))
     )
     assert chunk.actions.shape == (5, 7)
-    assert len(chunk.policy_tokens) == 8 * 7
+    assert len(chunk.policy_tokens) == policy.info.tokens.most == 8 * 7
     swapped = policy.act(
         observation("lift the red cube", wrist=small.image(), front=small.image("wrist", 50, 50))
     )

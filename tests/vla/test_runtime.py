@@ -150,6 +150,9 @@ def test_every_head_says_actions_bins_and_its_own_tokens(head: str) -> None:
     assert chunk.tokenizer_id == policy.info.tokenizer_id
     counts = {"parallel": HORIZON * 7, "autoregressive": HORIZON * 7, "regression": 0, "flow": 0}
     assert len(chunk.policy_tokens) == counts.get(head, len(chunk.policy_tokens))
+    allowed = policy.info.tokens
+    assert len(chunk.policy_tokens) <= allowed.most
+    assert all(allowed.first <= token < allowed.end for token in chunk.policy_tokens)
     if head == "fast":
         assert checkpoint.fast is not None
         assert chunk.tokenizer_id == checkpoint.fast.id

@@ -38,6 +38,7 @@ from reflexarc.wire.messages import (
     PolicyControlReply,
     PolicyInfo,
     PolicyInfoRequest,
+    TokenRange,
 )
 from reflexarc.wire.sockets import PeerWatch, Requester, Responder
 
@@ -292,10 +293,13 @@ def test_a_full_server_says_so(tmp_path: Path) -> None:
     assert "serves 1 robots (max_clients)" in reply.text
 
 
-def renamed(name: str, cameras: tuple[str, ...] = ("front", "wrist")) -> Policy:
-    """The toy policy under another name, which says that it needs `cameras`."""
+def renamed(
+    name: str, cameras: tuple[str, ...] = ("front", "wrist"), tokens: TokenRange | None = None
+) -> Policy:
+    """The toy policy under another name, which says that it needs `cameras`, and what its tokens are."""
     policy = SlowPolicy(0.0)
-    policy.told = msgspec.structs.replace(policy.info, model_id=name, cameras=list(cameras))
+    said = policy.info.tokens if tokens is None else tokens
+    policy.told = msgspec.structs.replace(policy.info, model_id=name, cameras=list(cameras), tokens=said)
     return policy
 
 
@@ -321,10 +325,14 @@ def test_a_swap_that_robots_could_not_live_with_is_refused(tmp_path: Path) -> No
     def load(name: str) -> Policy:
         if name == "absent":
             raise PolicyError("no checkpoint absent")
-        return renamed(name, cameras=("side",))
+        return renamed(name, ("side",)) if name == "other" else renamed(name, tokens=TokenRange(end=9))
 
     running = Running(tmp_path, load=load)
-    for name, text in (("absent", "failed: no checkpoint absent"), ("other", "refused: its cameras differ")):
+    for name, text in (
+        ("absent", "failed: no checkpoint absent"),
+        ("other", "refused: its cameras differ"),
+        ("wordy", "refused: its tokens differ"),
+    ):
         assert running.control("swap", name).ok
         deadline = time.monotonic() + 10
         while text not in running.control("status").text and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.errors import PolicyError
 from reflexarc.vla.tokenizers import OpenVlaTokenizer
-from reflexarc.wire.messages import F64
+from reflexarc.wire.messages import F64, TokenRange
 
 _BOUNDS = {"q01_q99": ("q01", "q99"), "min_max": ("min", "max")}
 _GUARD = 1e-8
@@ -79,6 +79,10 @@ class ActionBins:
     def id(self) -> str:
         """Names these tokens."""
         return f"openvla-{len(self.centers)}/{self._vocabulary}"
+
+    def token_range(self, most: int) -> TokenRange:
+        """Which ids a chunk of up to `most` tokens may hold."""
+        return TokenRange(first=self._vocabulary - len(self.centers), end=self._vocabulary, most=most)
 
     def bins(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids to bins 0..254."""

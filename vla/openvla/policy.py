@@ -103,6 +103,7 @@ class OpenVlaPolicy:
             image_height=config.image_size,
             image_width=config.image_size,
             tokenizer_id=self._bins.id,
+            tokens=self._bins.token_range((self._chunk or 1) * self._bounds.size),
         )
         self._warm_up()
 

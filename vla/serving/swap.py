@@ -9,7 +9,7 @@ from reflexarc.configs.errors import ReflexarcError
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.messages import PolicyInfo
 
-MUST_AGREE = ("action_spec", "cameras", "image_height", "image_width")
+MUST_AGREE = ("action_spec", "cameras", "image_height", "image_width", "tokens")
 """What robots were told of the old model and go on relying on."""
 
 
