@@ -3,7 +3,8 @@
 Each round runs a loop that does nothing but sleep to its deadlines at the host's rate (in a process of its own, nothing
 else running), then the whole stack on episodes of one task. A tick is late if it is woken more than half a period after
 its deadline. On a virtual machine the host takes the processors away at times (steal time in /proc/stat, proc(5)): that
-makes any loop late, and is told beside. Prints a table, writes JSON.
+makes any loop late, and is told beside; so is how old the driver's readings were at the host's ticks, which
+`driver_silence_s` bounds. Prints a table, writes JSON.
 
 Example: python benchmarks/realtime.py --rounds 5 --seconds 60 --json runs/realtime.json
 """
@@ -27,7 +28,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 from rich.console import Console
 from rich.table import Table
-from stack_runs import LOOPS, late_share, run_episodes, stolen_s
+from stack_runs import AGES_MS, LOOPS, late_share, reading_ages, run_episodes, stolen_s
 
 from reflexarc.processes import Processes
 from reflexarc.runner import Runner
@@ -125,6 +126,7 @@ def run_stack(setup: Setup, policy: str, task: str, seconds: float, folder: Path
             runner.close()
     active_s = sum(item.time_s for item in episodes)
     return {
+        "readings": reading_ages(folder / "episodes"),
         "loops": {name: loops[name] for name in LOOPS},
         "policy_hz": sum(item.chunks for item in episodes) / active_s,
         "episodes": len(episodes),
@@ -172,6 +174,14 @@ def main() -> None:
     }
     told = "; ".join(f"{sum(each):.1f} s in {len(each)} runs of {name}" for name, each in taken.items())
     console.print(f"processor time taken by the machine below: {told}")
+    ages = [row["readings"] for row in stack]
+    above = ", ".join(
+        f"{sum(row[f'above_{limit}_ms'] for row in ages):.0f} above {limit} ms" for limit in AGES_MS
+    )
+    console.print(
+        f"age of the driver's readings at {sum(row['ticks'] for row in ages):.0f} ticks of an enabled host: "
+        f"{above}, {max(row['max_ms'] for row in ages):.1f} ms at most"
+    )
     console.print(f"policy: {sum(row['policy_hz'] for row in stack) / len(stack):.1f} Hz")
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(

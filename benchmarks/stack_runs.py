@@ -9,10 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reflexarc.collect import EVALUATION_SEED_BASE
+from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.runner import EpisodeFigures, Runner
+from reflexarc.safety.states import ENABLED
+from reflexarc.wire.messages import State
 
 LOOPS = ("host", "controller")
+AGES_MS = (10, 20, 50)
+"""Of a driver's reading: what `driver_silence_s` may be."""
 
 
 def run_episodes(
@@ -47,6 +54,27 @@ def process_cpu_s(pid: int) -> float:
     """Seconds of processor time that a process has used, of all its threads (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def reading_ages(folder: Path) -> dict[str, float]:
+    """How old the driver's readings were at the host's ticks while the arm was enabled, from the logs in a folder.
+
+    `ticks`, how many of them; `p50_ms`, `p99_ms`, `max_ms`; `above_<N>_ms`, how many were older than that.
+    """
+    states = (
+        message
+        for path in sorted(folder.glob("*.mcap"))
+        for _, message in EpisodeReader(path).messages(["/state"])
+    )
+    ages = [
+        (state.t_ns - state.t_state_ns) * 1e-6
+        for state in states
+        if isinstance(state, State) and state.safety in ENABLED
+    ]
+    found = {"ticks": float(len(ages)), "max_ms": max(ages, default=0.0)}
+    if ages:
+        found |= {"p50_ms": float(np.percentile(ages, 50)), "p99_ms": float(np.percentile(ages, 99))}
+    return found | {f"above_{limit}_ms": float(sum(age > limit for age in ages)) for limit in AGES_MS}
 
 
 def late_share(rows: list[dict[str, Any]]) -> float:
