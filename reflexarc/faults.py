@@ -80,13 +80,14 @@ class Result:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fault:
     """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on.
-    led: by a policy, through the controller."""
+    led: by a policy, through the controller. overrides: of the limits, for this fault."""
 
     do: Callable[[FaultStand], None]
     ends: tuple[str, ...]
     seconds: float = 2.0
     moves: bool = False
     led: bool = False
+    overrides: tuple[str, ...] = ()
 
 
 class FlawedClient(ArmClient):
@@ -453,6 +454,9 @@ def _hang_button(stand: FaultStand) -> None:
     pipe.replace(stand.button)
 
 
+WALL = "keep_out=[{name: wall, lower: [0.2, 0.3, 0.0], upper: [0.8, 0.6, 0.6], source: a box of this fault}]"
+"""Where the hand comes to before the TCP leaves its workspace."""
+
 FAULTS: dict[str, Fault] = {
     "host SIGKILL": Fault(_signals("host", signal.SIGKILL), ("gone",)),
     "host SIGSTOP": Fault(_signals("host", signal.SIGSTOP), ("gone",)),
@@ -475,6 +479,7 @@ FAULTS: dict[str, Fault] = {
     "NaN setpoints": Fault(_mangled(_poisoned), STOPPED),
     "processor overloaded": Fault(_stress, ("active", "hold", *STOPPED), 4.0, moves=True),
     "the host's own safety fails": Fault(_flaw("runaway"), STOPPED, 4.0),
+    "it fails beside a keep-out": Fault(_flaw("runaway"), STOPPED, 4.0, overrides=(WALL,)),
     "host's clock steps ahead 10 s": Fault(_flaw("clock ahead"), STOPPED),
     "host's clock steps back 10 s": Fault(_flaw("clock back"), STOPPED),
     "encoders frozen": Fault(_flaw("frozen"), STOPPED),
@@ -492,9 +497,10 @@ FAULTS: dict[str, Fault] = {
 def run_fault(name: str, folder: Path, overrides: tuple[str, ...] = (), *, robot: str = "panda") -> Result:
     """One fault on processes of its own. Raises RobotError if the arm cannot be brought into motion."""
     folder.mkdir(parents=True, exist_ok=True)
-    with stand_in(folder, overrides, robot=robot, led=FAULTS[name].led) as stand:
+    fault = FAULTS[name]
+    with stand_in(folder, (*fault.overrides, *overrides), robot=robot, led=fault.led) as stand:
         stand.start()
-        return stand.watch(name, FAULTS[name])
+        return stand.watch(name, fault)
 
 
 @contextlib.contextmanager

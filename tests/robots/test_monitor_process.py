@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.configs.safety import SafetyConfig
+from reflexarc.configs.safety import NamedBox, SafetyConfig
 from reflexarc.configs.watch import MonitorConfig
 from reflexarc.robots.monitor_process import PERIOD_NS, _Process
 from reflexarc.wire.endpoints import NAMES, Endpoints
@@ -70,13 +70,17 @@ class Stand:
             safety="active",
         )  # fmt: skip
 
-    def turn(self, *, sees: bool = True, force: float = 0.0) -> None:
-        """One turn, 10 ms later: the host lives, and the arm shows a new reading if the monitor sees it."""
+    def turn(self, *, sees: bool = True, force: float = 0.0, base: float = 0.0) -> None:
+        """One turn, 10 ms later: the host lives, and the arm, turned by `base` rad, shows a reading if it is seen."""
         self.now_ns += PERIOD_NS
         self.host.send(msgspec.structs.replace(self.state, t_ns=self.now_ns, safety=self.safety))
         if sees:
             wrench = np.array([0, 0, force, 0, 0, 0.0])
-            self.line.measured = msgspec.structs.replace(self.reading, t_ns=self.now_ns, wrench_tcp=wrench)
+            position = self.reading.joint_position.copy()
+            position[0] += base
+            self.line.measured = msgspec.structs.replace(
+                self.reading, t_ns=self.now_ns, wrench_tcp=wrench, joint_position=position
+            )
         time.sleep(0.001)  # the state travels
         self.process.turn(self.now_ns)
 
@@ -115,6 +119,21 @@ def test_it_stops_past_the_host_and_releases_after_a_reset_only(stand: Stand) ->
     stand.safety = "ready"
     stand.until(lambda: stand.line.told[-1] == "")
     assert stand.heard()[1] == ["monitor_release"]
+
+
+def test_an_elbow_in_a_keep_out_is_stopped_past_the_host(
+    robot: RobotConfig, safety: SafetyConfig, tmp_path: Path
+) -> None:
+    shelf = NamedBox(
+        name="shelf", lower=(0.0, 0.12, 0.5), upper=(0.3, 0.5, 0.75), source="a box of this test"
+    )
+    watched = safety.model_copy(update={"keep_out": (*safety.keep_out, shelf)})
+    with contextlib.ExitStack() as stack:
+        stand = Stand(robot, watched, tmp_path, stack)
+        stand.until(lambda: stand.heard()[0] > 0)
+        for angle in np.arange(0.0, 0.6, 0.02):
+            stand.turn(base=float(angle))
+        assert stand.line.told[0] == "forearm is in keep-out shelf"
 
 
 def test_a_monitor_that_sees_nothing_of_the_arm_is_no_guard(stand: Stand) -> None:
