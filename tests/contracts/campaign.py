@@ -1,8 +1,9 @@
 """Millions of hostile commands through the filter, judged tick by tick: chunks that can be run anywhere, in any order.
 
-A chunk is some thousand commands to one robot at one rate, all drawn from (seed, number of the chunk). Its sender
-changes from episode to episode; now and then it dies, and the arm must come to rest within its limits. Of every
-hundredth accepted state the stored stop is held against the limits, too, whether or not it is ever used.
+A chunk is some thousand commands to one robot at one rate, all drawn from (seed, number of the chunk), in every second
+round of the robots with a tool in its hand. Its sender changes from episode to episode; now and then it dies, and the
+arm must come to rest within its limits. Of every hundredth accepted state the stored stop is held against the limits,
+too, whether or not it is ever used.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from reflexarc.wire.messages import F64
 PRESETS = (("panda", 200), ("fr3", 1000), ("ur5e", 500))
 """Robot and rate of its host, Hz: the lowest that is used, and those of the makers' own interfaces."""
 
+HELD = "held_tool={radius: 0.02, length: 0.08}"
+"""m beyond the TCP: a bottle, or a tool."""
+
 CHUNK = 10_000
 EPISODE = (150, 900)
 """Ticks of an episode, at least and at most."""
@@ -40,10 +44,12 @@ REST_S = 10.0
 
 @dataclasses.dataclass
 class Outcome:
-    """Of one chunk. commands: filtered ticks; stops: accepted states braked from; worst: by rule, 0 is the limit."""
+    """Of one chunk. held: with a tool in hand; commands: filtered ticks; stops: accepted states braked from; worst: by
+    rule, 0 is the limit."""
 
     chunk: int
     robot: str
+    held: bool
     commands: int = 0
     stops: int = 0
     violations: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -58,11 +64,12 @@ class Chunk:
     def __init__(self, seed: int, number: int) -> None:
         self._name, rate = PRESETS[number % len(PRESETS)]
         self._robot = load_robot(self._name, [f"tick_hz={rate}"])
-        self._safety = load_safety(self._name)
+        held = number // len(PRESETS) % 2 == 1
+        self._safety = load_safety(self._name, [HELD] if held else [])
         self._checker = Checker(self._robot, self._safety)
         self._rng = np.random.default_rng([seed, number])
         self._best: tuple[float, F64] | None = None
-        self.outcome = Outcome(number, self._name)
+        self.outcome = Outcome(number, self._name, held)
 
     def run(self, commands: int) -> Outcome:
         """Episodes until so many commands have been filtered."""
@@ -212,6 +219,7 @@ def summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
         "failed_stops": failed,
         "worst": dict(sorted(worst.items())),
         "commands_by_robot": by_robot,
+        "commands_with_a_tool": sum(outcome["commands"] for outcome in outcomes if outcome["held"]),
         "commands_by_sender": by_sender,
     }
 

@@ -182,16 +182,20 @@ class Checker:
         """How much nearer than allowed two geoms come, m; only where their bounding spheres (or boxes) say they may."""
         model, data = self._model, self._data
         found = {"keep_out": -1.0, "distance": -1.0, "self_distance": -1.0}
-        for a, b, keep, rule in self._pairs:
+        near: list[tuple[int, int]] = []
+        for pair, (a, b, keep, _) in enumerate(self._pairs):
             if self._links[b] < 0:
                 corner = np.abs(centers[:, a] - centers[:, b]) - model.geom_size[b]
                 apart = np.linalg.norm(np.maximum(corner, 0.0), axis=1) - model.geom_rbound[a]
             else:
                 reach = model.geom_rbound[a] + model.geom_rbound[b]
                 apart = np.linalg.norm(centers[:, a] - centers[:, b], axis=1) - reach
-            for tick in np.flatnonzero(apart < keep + 1e-6).tolist():
-                data.qpos[self._qpos] = positions[tick]
-                mujoco.mj_kinematics(model, data)
+            near += [(tick, pair) for tick in np.flatnonzero(apart < keep + 1e-6).tolist()]
+        for tick, pairs in itertools.groupby(sorted(near), key=lambda item: item[0]):
+            data.qpos[self._qpos] = positions[tick]
+            mujoco.mj_kinematics(model, data)
+            for _, pair in pairs:
+                a, b, keep, rule = self._pairs[pair]
                 distance = mujoco.mj_geomDistance(model, data, a, b, keep + 0.01, None)
                 found[rule] = max(found[rule], keep - distance)
         return found

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from contracts.adversaries import ADVERSARIES
+from contracts.campaign import HELD
 from contracts.filter_bench import LOST, FilterBench
 from contracts.motion_checker import Checker
 from reflexarc.configs.load import load_robot, load_safety
@@ -26,13 +27,14 @@ Plant = Callable[[SafetyFilter, pytest.MonkeyPatch], None]
 
 @dataclasses.dataclass(frozen=True)
 class Bug:
-    """senders: who make it show, one of them at least. shows: the limit that is then broken."""
+    """senders: who make it show, one of them at least. shows: the limit that is then broken. held: with a tool."""
 
     plant: Plant
     shows: str
     senders: tuple[str, ...]
     robot: str = "panda"
     rate: int = 200
+    held: bool = False
 
 
 def scaled(array: str, factor: float, index: object = slice(None)) -> Plant:
@@ -108,6 +110,12 @@ def has_a_short_tool(filter_: SafetyFilter, patch: pytest.MonkeyPatch) -> None:
     filter_.kinematics.chain.tcp_offset[2] -= 0.01
 
 
+def forgets_the_held_tool(filter_: SafetyFilter, patch: pytest.MonkeyPatch) -> None:
+    body = filter_.kinematics.body
+    tool = body.names.index("held tool")
+    body.capsules.b[tool], body.capsules.radius[tool] = body.capsules.a[tool], 0.0
+
+
 def has_thin_links(filter_: SafetyFilter, patch: pytest.MonkeyPatch) -> None:
     filter_.kinematics.body.capsules.radius[:] -= 0.02
 
@@ -153,6 +161,7 @@ BUGS = {
         kept(SINGULAR, 30.0, "singularity"), "singularity", ("limit_seeking", "random_goals")
     ),
     "has_a_short_tool": Bug(has_a_short_tool, "workspace", ("wall_seeking", "extremes")),
+    "forgets_the_held_tool": Bug(forgets_the_held_tool, "arm_box", ("wall_seeking", "downwards"), held=True),
     "has_thin_links": Bug(has_thin_links, "distance", ("downwards", "limit_seeking", "random_goals")),
 }
 
@@ -160,7 +169,8 @@ BUGS = {
 @pytest.mark.parametrize("name", BUGS)
 def test_the_judge_sees_a_planted_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bug = BUGS[name]
-    robot, safety = load_robot(bug.robot, [f"tick_hz={bug.rate}"]), load_safety(bug.robot)
+    robot = load_robot(bug.robot, [f"tick_hz={bug.rate}"])
+    safety = load_safety(bug.robot, [HELD] if bug.held else [])
     checker = Checker(robot, safety)
     seen: set[str] = set()
     for seed in range(4):

@@ -21,6 +21,7 @@ def test_no_sender_breaks_a_limit_in_short(tmp_path: Path) -> None:
     assert found["commands"] >= 200_000
     assert found["states_braked_from"] > 1000
     assert len(found["commands_by_robot"]) == len(PRESETS)
+    assert found["commands_with_a_tool"] >= COMMANDS // 3
     near = {rule for rule, value in found["worst"].items() if value > -0.01}
     sought = {
         "joint_position",
@@ -42,8 +43,8 @@ def test_no_sender_breaks_a_limit_in_short(tmp_path: Path) -> None:
 def test_a_campaign_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     record = tmp_path / "record.jsonl"
     record.write_text(
-        '{"chunk": 0, "robot": "panda", "commands": 10000, "stops": 5, "violations": {}, "failed_stops": {}, '
-        '"worst": {"workspace": -0.5}, "senders": {"uniform": 10000}}\n'
+        '{"chunk": 0, "robot": "panda", "held": false, "commands": 10000, "stops": 5, "violations": {}, '
+        '"failed_stops": {}, "worst": {"workspace": -0.5}, "senders": {"uniform": 10000}}\n'
     )
     outcomes = list(run_campaign(SEED, CHUNK, record, workers=1))
     assert [outcome["stops"] for outcome in outcomes] == [5]
