@@ -1,7 +1,7 @@
 """Spread independent jobs over worker processes, with progress, interruption and one clear error.
 
 Each worker is a fresh interpreter (spawn) with one thread for every numeric library, so that two workers on
-two cores do not fight each other.
+two cores do not fight each other. None outlives the process that asked for it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reflexarc.lifeline import end_with
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 """LP_NUM_THREADS caps Mesa's software renderer (llvmpipe)."""
@@ -45,7 +47,7 @@ def run_jobs[J, R](
                 progress.advance(bar)
             return
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(max_workers=workers, mp_context=context)
+        pool = ProcessPoolExecutor(workers, context, initializer=end_with, initargs=(os.getpid(),))
         try:
             waiting: dict[Future[R], J] = {pool.submit(work, job): job for job in jobs}
             while waiting:

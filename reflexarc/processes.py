@@ -7,7 +7,6 @@ addresses are free again.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reflexarc.configs.errors import ReflexarcError, RobotError
+from reflexarc.lifeline import end_with
 from reflexarc.pool import cap_threads
 from reflexarc.wire.clock import keep_in_memory
 
@@ -101,21 +101,11 @@ def _in_memory(target: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     target(*args, **kwargs)
 
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process when the thread that started it ends (prctl(2))."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before the kernel knew
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _child(
     parent: int, log: Path, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Run in the child: output to the log, Ctrl-C left to the parent, an error as one line."""
-    _end_with(parent)
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), sys.stdout.fileno())

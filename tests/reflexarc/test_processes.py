@@ -10,15 +10,21 @@ import time
 from pathlib import Path
 
 STARTER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
+from reflexarc.pool import run_jobs
 from reflexarc.processes import Processes
 
+def work(folder):
+    (folder / f"worker-{os.getpid()}").touch()
+    time.sleep(600)
+
 if __name__ == "__main__":
-    with Processes(Path(sys.argv[1])) as processes:
+    folder = Path(sys.argv[1])
+    with Processes(folder) as processes:
         processes.start("sleeper", time.sleep, 600)
-        print(processes.pid("sleeper"), flush=True)
-        time.sleep(600)
+        (folder / f"worker-{processes.pid('sleeper')}").touch()
+        list(run_jobs(work, [folder, folder], workers=2, title="sleeping"))
 """
 
 
@@ -30,19 +36,20 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_killed_starter_takes_its_processes_with_it(tmp_path: Path) -> None:
+def test_a_killed_starter_takes_its_processes_and_workers_with_it(tmp_path: Path) -> None:
     script = tmp_path / "starter.py"
     script.write_text(STARTER)
-    starter = subprocess.Popen([sys.executable, script, tmp_path / "logs"], stdout=subprocess.PIPE, text=True)
-    assert starter.stdout is not None
-    pid = int(starter.stdout.readline())
+    logs = tmp_path / "logs"
+    starter = subprocess.Popen([sys.executable, script, logs])
     deadline = time.monotonic() + 60
-    while not (tmp_path / "logs" / "sleeper.log").exists():  # it runs its own code from here on
+    # The sleeper's log: it runs its own code from here on.
+    while len(list(logs.glob("worker-*"))) < 3 or not (logs / "sleeper.log").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert is_running(pid)
+    pids = [int(path.name.partition("-")[2]) for path in logs.glob("worker-*")]
+    assert all(is_running(pid) for pid in pids)
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait(10)
-    while is_running(pid):
+    while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
