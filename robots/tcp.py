@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.safety.chain import jacobian, place
 from reflexarc.safety.clearance import scratch
 from reflexarc.safety.kinematics import Kinematics
+from reflexarc.wire.chain import jacobian, place
 from reflexarc.wire.messages import F64
 
 

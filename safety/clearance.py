@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reflexarc.safety.chain import Chain, jacobian, place
 from reflexarc.safety.distance import segment_to_box, segment_to_segment
 from reflexarc.safety.shapes import Capsules
 from reflexarc.safety.singularity import extreme_singular_values
+from reflexarc.wire.chain import Chain, jacobian, place
 from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
@@ -69,6 +69,12 @@ def scratch(n: int, capsules: int) -> Scratch:
 def arrange(chain: Chain, capsules: Capsules, position: F64, at: Scratch) -> None:
     """Write frames and ends of the capsules at joint position (n,) into `at`; the Jacobian is left as it was."""
     place(chain, position, at.origin, at.turn)
+    arrange_ends(capsules, at)
+
+
+@compiled
+def arrange_ends(capsules: Capsules, at: Scratch) -> None:
+    """Write the ends of the capsules where the frames in `at` are."""
     for c in range(capsules.radius.size):
         link = capsules.link[c]
         for i in range(3):
@@ -159,10 +165,25 @@ def clearances(
 def gradient(
     row: int, table: Clearances, chain: Chain, capsules: Capsules, position: F64, at: Scratch, out: F64
 ) -> None:
-    """Write the derivative of one clearance by the joint positions into out (n,), by central differences of 1e-6 rad.
+    """Write the derivative of one clearance by the joint positions into out (n,).
 
-    It only shapes proposals: nothing that is guaranteed rests on it.
+    Exact for joints and walls; else by central differences of 1e-6 rad. It only shapes proposals: nothing that is
+    guaranteed rests on it.
     """
+    kind, a, b = table.kind[row], table.a[row], table.b[row]
+    if kind == JOINT:
+        out[:] = 0.0
+        out[a] = -1.0 if b else 1.0
+        return
+    if kind in (TCP_WALL, PART_WALL):
+        arrange(chain, capsules, position, at)
+        if kind == TCP_WALL:
+            _point_rate(at, position.size, at.origin[position.size + 1], a, b == 1, out)
+        else:
+            axis, upper = b // 2, b % 2 == 1
+            end = 1 if (at.ends[a, 1, axis] > at.ends[a, 0, axis]) == upper else 0
+            _point_rate(at, capsules.link[a], at.ends[a, end], axis, upper, out)
+        return
     moved = position.copy()
     for i in range(position.size):
         moved[i] = position[i] + 1e-6
@@ -172,3 +193,14 @@ def gradient(
         arrange(chain, capsules, moved, at)
         out[i] = (above - clearance(row, table, capsules, moved, at)) / 2e-6
         moved[i] = position[i]
+
+
+@compiled
+def _point_rate(at: Scratch, link: int, point: F64, axis: int, upper: bool, out: F64) -> None:
+    """Write how the room of a point (3,) fixed to a link, up to a wall across an axis, changes by each joint, m/rad."""
+    following, last = (axis + 1) % 3, (axis + 2) % 3
+    out[:] = 0.0
+    for j in range(1, link + 1):
+        rate = at.turn[j, following, 2] * (point[last] - at.origin[j, last])
+        rate -= at.turn[j, last, 2] * (point[following] - at.origin[j, following])
+        out[j - 1] = -rate if upper else rate

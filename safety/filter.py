@@ -65,13 +65,14 @@ class SafetyFilter:
         """
         check_payload(robot, safety)
         self.kinematics = Kinematics(robot, safety.held_tool)
-        self.limits = Limits.of(robot, safety, self.kinematics.reach)
+        limits = Limits.of(robot, safety, self.kinematics.reach)
         self._safety = safety
         self._gripper = robot.gripper
         self._clock = clock
         self._stop_category = robot.stop_category
-        around = Surroundings.of(robot, safety, self.kinematics, self.limits.lower, self.limits.upper)
-        self._motion = MotionLimiter(self.kinematics, self.limits, around)
+        around = Surroundings.of(robot, safety, self.kinematics, limits.lower, limits.upper)
+        self._motion = MotionLimiter(self.kinematics, limits, around)
+        self.limits = self._motion.limits
         self._contact = Contact(robot, safety)
         self._integrity = Integrity(robot, safety)
         self._way_ns = round(safety.contact.sustained_s * 1e9)

@@ -13,9 +13,8 @@ import msgspec
 import numpy as np
 
 from reflexarc.configs.safety import SafetyConfig
-from reflexarc.safety.limits import Limits
+from reflexarc.safety.limits import REPORT_FRACTION, Limits
 from reflexarc.safety.memory import Memory
-from reflexarc.safety.motion import REPORT_FRACTION
 from reflexarc.wire.messages import F64, Intervention, Measured, Setpoint
 
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reflexarc.safety.chain import Chain, jacobian, twist_step
-from reflexarc.safety.clearance import Clearances, Scratch, arrange, clearance
+from reflexarc.safety.clearance import Clearances, Scratch, arrange, arrange_ends, clearance
 from reflexarc.safety.shapes import Capsules
 from reflexarc.safety.stop import MOST_TICKS, stop_plan
+from reflexarc.wire.chain import Chain, jacobian, place, twist_step
 from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
@@ -121,16 +121,20 @@ def judge(
     worst[:] = 0.0
     failed = -1
     # How far the arm must have travelled, in m, before a clearance can be used up.
-    due, pace = np.empty(here.size), table.pace
+    due, pace, soonest = np.empty(here.size), table.pace, math.inf
     for row in range(here.size):
         due[row] = max(here[row], 0.0) * pace[row]
+        soonest = min(soonest, due[row])
     position, velocity, change = now.position.copy(), now.velocity.copy(), now.change.copy()
     twist, twist_change, moved = now.twist.copy(), now.twist_change.copy(), np.empty(6)
     before, before_turn = at.origin[n + 1].copy(), at.turn[n + 1].copy()
     ends = at.ends.copy()
-    travel = 0.0
+    travel, by = 0.0, _travel(rates, proposal)
     for tick in range(stop.shape[0] + 1):
         following = proposal if tick == 0 else stop[tick - 1]
+        # No part of the arm moves by more than the arm travels: where that is little, nobody asks where they are.
+        past, by = by, _travel(rates, stop[tick]) if tick < stop.shape[0] else 0.0
+        travel += past
         for i in range(n):
             delta = following[i] - velocity[i]
             step = delta - change[i]
@@ -146,8 +150,7 @@ def judge(
                 dt2 = rates.dt * rates.dt
                 return Verdict(JERK, i, step / dt2, rates.step[i] / dt2, tick, position, stop)
             velocity[i], change[i] = following[i], delta
-            travel += rates.reach[i] * abs(following[i]) * rates.dt
-        arrange(chain, capsules, position, at)
+        place(chain, position, at.origin, at.turn)
         twist_step(before, before_turn, at.origin[n + 1], at.turn[n + 1], moved)
         before[:] = at.origin[n + 1]
         before_turn[:] = at.turn[n + 1]
@@ -160,29 +163,31 @@ def judge(
         for i in range(6):
             twist_change[i] = moved[i] - twist[i]
             twist[i] = moved[i]
-        for c in range(capsules.radius.size):
-            for end in range(2):
-                square = 0.0
-                for i in range(3):
-                    gap = at.ends[c, end, i] - ends[c, end, i]
-                    square += gap * gap
-                    ends[c, end, i] = at.ends[c, end, i]
-                if square > rates.body * rates.body:
-                    asked = math.sqrt(square) / rates.dt
-                    return Verdict(BODY_SPEED, c, asked, rates.body / rates.dt, tick, position, stop)
+        if past > rates.body or by > rates.body or travel > soonest:
+            arrange_ends(capsules, at)
+        if past > rates.body:
+            part, square = _fastest(ends, at.ends)
+            if square > rates.body * rates.body:
+                asked = math.sqrt(square) / rates.dt
+                return Verdict(BODY_SPEED, part, asked, rates.body / rates.dt, tick, position, stop)
+        if by > rates.body:
+            ends[:] = at.ends
+        if travel <= soonest:
+            continue
+        soonest = math.inf
         for row in range(here.size):
-            if travel <= due[row]:
-                continue
-            left = clearance(row, table, capsules, position, at)
-            over = left - min(here[row], 0.0)
-            due[row] = travel + max(over, 0.0) * pace[row]
-            if over < 0.0:
-                if not collect:
-                    return Verdict(CLEARANCE, row, left, 0.0, tick, position, stop)
-                failed = row
-                if over < worst[row]:
-                    worst[row] = over
-                    where[row] = position
+            if travel > due[row]:
+                left = clearance(row, table, capsules, position, at)
+                over = left - min(here[row], 0.0)
+                due[row] = travel + max(over, 0.0) * pace[row]
+                if over < 0.0:
+                    if not collect:
+                        return Verdict(CLEARANCE, row, left, 0.0, tick, position, stop)
+                    failed = row
+                    if over < worst[row]:
+                        worst[row] = over
+                        where[row] = position
+            soonest = min(soonest, due[row])
     if failed >= 0:
         return Verdict(CLEARANCE, int(np.argmin(worst)), worst.min(), 0.0, 0, position, stop)
     return Verdict(FINE, 0, 0.0, 0.0, 0, position, stop)
@@ -217,6 +222,30 @@ def shorten(
         else:
             high = middle
     return best, verdict
+
+
+@compiled
+def _travel(rates: Rates, velocity: F64) -> float:
+    """How far any point of the arm moves in a tick at velocity (n,), at most, m."""
+    travel = 0.0
+    for i in range(velocity.size):
+        travel += rates.reach[i] * abs(velocity[i])
+    return travel * rates.dt
+
+
+@compiled
+def _fastest(before: F64, after: F64) -> tuple[int, float]:
+    """Which capsule has the end that moved furthest between (C, 2, 3) and (C, 2, 3), and the square of that, m²."""
+    fastest, most = 0, 0.0
+    for c in range(before.shape[0]):
+        for end in range(2):
+            square = 0.0
+            for i in range(3):
+                gap = after[c, end, i] - before[c, end, i]
+                square += gap * gap
+            if square > most:
+                fastest, most = c, square
+    return fastest, most
 
 
 @compiled

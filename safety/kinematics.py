@@ -11,10 +11,10 @@ from reflexarc.configs.errors import RobotError, unknown
 from reflexarc.configs.load import resolve_asset
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import HeldTool
-from reflexarc.safety.chain import Chain, jacobian, place, read_chain, twist_step
 from reflexarc.safety.clearance import Scratch, scratch
 from reflexarc.safety.judge import MotionState
 from reflexarc.safety.shapes import read_body
+from reflexarc.wire.chain import Chain, jacobian, place, quaternion, read_chain, twist_step
 from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
@@ -66,12 +66,12 @@ class Kinematics:
         """Pose (7,) of the TCP in the base frame at joint position (n,) rad."""
         at = self._scratch
         place(self.chain, np.asarray(position, dtype=np.float64), at.origin, at.turn)
-        return self._pose()
+        return _pose(self._scratch)
 
     def advance(self, state: MotionState, velocity: F64, dt: float) -> tuple[MotionState, TcpView]:
         """The motion one tick later, at `velocity` (n,) rad/s, and the TCP there."""
-        after = _advance(self.chain, state, velocity, dt, self._scratch)
-        return after, self._view()
+        after, pose, rates = _advance(self.chain, state, velocity, dt, self._scratch)
+        return after, TcpView(pose=pose, point=pose[:3], jacobian=rates)
 
     def rest(self, position: F64) -> MotionState:
         """Standing at joint position (n,) rad."""
@@ -80,14 +80,8 @@ class Kinematics:
         return MotionState(position=position, velocity=zero, change=zero, twist=still, twist_change=still)
 
     def _view(self) -> TcpView:
-        pose = self._pose()
+        pose = _pose(self._scratch)
         return TcpView(pose=pose, point=pose[:3], jacobian=self._scratch.jacobian[:3].copy())
-
-    def _pose(self) -> F64:
-        pose = np.empty(7)
-        pose[:3] = self._scratch.origin[-1]
-        mujoco.mju_mat2Quat(pose[3:], self._scratch.turn[-1].ravel())
-        return pose
 
     def _reach(self) -> F64:
         """By the triangle inequality along the chain, from the last link inwards."""
@@ -105,7 +99,18 @@ class Kinematics:
 
 
 @compiled
-def _advance(chain: Chain, state: MotionState, velocity: F64, dt: float, at: Scratch) -> MotionState:
+def _pose(at: Scratch) -> F64:
+    """(7,) of the TCP where `at` was arranged."""
+    pose = np.empty(7)
+    pose[:3], pose[3:] = at.origin[-1], quaternion(at.turn[-1])
+    return pose
+
+
+@compiled
+def _advance(
+    chain: Chain, state: MotionState, velocity: F64, dt: float, at: Scratch
+) -> tuple[MotionState, F64, F64]:
+    """The motion one tick later, and the TCP's pose (7,) and linear Jacobian (3, n) there."""
     place(chain, state.position, at.origin, at.turn)
     before, before_turn = at.origin[-1].copy(), at.turn[-1].copy()
     position = np.empty(velocity.size)
@@ -115,7 +120,8 @@ def _advance(chain: Chain, state: MotionState, velocity: F64, dt: float, at: Scr
     jacobian(at.origin, at.turn, at.jacobian)
     twist = np.empty(6)
     twist_step(before, before_turn, at.origin[-1], at.turn[-1], twist)
-    return MotionState(position, velocity.copy(), velocity - state.velocity, twist, twist - state.twist)
+    after = MotionState(position, velocity.copy(), velocity - state.velocity, twist, twist - state.twist)
+    return after, _pose(at), at.jacobian[:3].copy()
 
 
 def _find(model: mujoco.MjModel, kind: mujoco.mjtObj, word: str, name: str) -> int:

@@ -16,6 +16,8 @@ from reflexarc.wire.messages import F64
 # Every limit is enforced a little inside its value, so that the rounding of sums and of whoever checks the
 # motion by finite differences never shows as a violation.
 RELATIVE_MARGIN = 1e-9
+# A limit exceeded by less than this fraction is enforced but not reported: it is rounding, not a decision.
+REPORT_FRACTION = 1e-4
 # The planned stop uses so much of what the TCP's acceleration and jerk may be; the rest is for its path's bending.
 STOP_SHARE = 0.7
 CARTESIAN = {

@@ -12,9 +12,9 @@ import dataclasses
 
 import numpy as np
 
-from reflexarc.safety.barrier import barrier_rows, bend_away
-from reflexarc.safety.chain import jacobian, place
-from reflexarc.safety.clearance import SINGULAR, clearances, gradient, scratch
+from reflexarc.safety.barrier import bend_away
+from reflexarc.safety.block import Fixed, gather
+from reflexarc.safety.clearance import clearances, scratch
 from reflexarc.safety.judge import (
     BODY_SPEED,
     CLEARANCE,
@@ -24,27 +24,26 @@ from reflexarc.safety.judge import (
     TCP_SPEED,
     VELOCITY,
     MotionState,
-    Rates,
     Verdict,
-    judge,
-    shorten,
 )
 from reflexarc.safety.kinematics import Kinematics
-from reflexarc.safety.limits import Limits
-from reflexarc.safety.project import project
-from reflexarc.safety.propose import propose
-from reflexarc.safety.singularity import extreme_singular_values
+from reflexarc.safety.limits import REPORT_FRACTION, Limits
+from reflexarc.safety.propose import (
+    examine,
+    let_through,
+    obstructions,
+    propose,
+    reachable,
+    shortened,
+    slow_down,
+)
 from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import F64, Intervention
 
-# A limit exceeded by less than this fraction is enforced but not reported: it is rounding, not a decision.
-REPORT_FRACTION = 1e-4
 # Halvings between the stop and a refused proposal. 2^-4 of the step in velocity is lost at worst.
 BISECTIONS = 4
 # Quadratic programs for one proposal: what the first one bends it into may be in the way of something else.
 ROUNDS = 2
-# What is too fast is proposed again at so much of what would have been allowed.
-BELOW = 0.98
 # Where a clearance is already negative by no more than this, the arm is not called outside: it is rounding.
 ROUNDING = 1e-9
 RULES = (
@@ -81,13 +80,20 @@ class Step:
 
 
 class MotionLimiter:
-    """Limits motion for one robot. Holds scratch memory but no history."""
+    """Limits motion for one robot. Holds scratch memory but no history.
+
+    limits: those that were given, whose arrays, as those of `kinematics`, lie in the limiter's `Block` from then on.
+    """
 
     def __init__(self, kinematics: Kinematics, limits: Limits, surroundings: Surroundings) -> None:
+        body = kinematics.body
+        fixed = Fixed(kinematics.chain, body.capsules, surroundings.table, limits.rates)
+        self._block, fixed = gather(fixed)
+        kinematics.chain, kinematics.body = fixed.chain, dataclasses.replace(body, capsules=fixed.capsules)
+        self.limits = dataclasses.replace(limits, rates=fixed.rates, velocity=fixed.rates.velocity)
         self._kinematics = kinematics
-        self._limits = limits
-        self._around = surroundings
-        self._at = scratch(len(limits.names), len(kinematics.body.names))
+        self._around = dataclasses.replace(surroundings, table=fixed.table)
+        self._at = scratch(len(limits.names), len(body.names))
         rows = len(surroundings.rules)
         self._here = np.zeros(rows)
         self._worst = np.zeros(rows)
@@ -96,128 +102,53 @@ class MotionLimiter:
 
     def warm_up(self) -> None:
         """Compile, or load, every kernel: the first tick of a loop must not wait for that."""
-        middle = (self._limits.lower + self._limits.upper) / 2
+        middle = (self.limits.lower + self.limits.upper) / 2
         state, target = self._kinematics.rest(middle), Target(middle + 0.1, np.zeros_like(middle))
-        self._kinematics.advance(state, np.zeros_like(middle), self._limits.dt)
+        self._kinematics.advance(state, np.zeros_like(middle), self.limits.dt)
+        self._kinematics.view(middle)
         self.step(state, np.zeros((0, len(middle))), target, 1.0)
-        self._gradient(0, middle)
-        self._singular_share(middle)
         still = np.zeros_like(middle)
-        self._judge(state, still)
-        self._barrier_rows(state, still)
+        refused = self._examine(state, still)._replace(rule=CLEARANCE)
+        rows = np.zeros((1, len(middle))), np.zeros(1)
+        self._improve(state, still, still, refused, rows, [])
+        self._obstructions(state, still, *rows)
+        slow_down(self._block, state, still, VELOCITY, 0, 1.0, 1.0, self._at)
         self._shorten(state, np.zeros((0, len(middle))), still)
 
     def step(self, state: MotionState, stop: F64, target: Target, scale: float) -> Step:
         """The next tick towards `target`. stop: (m, n) as stored by the last step. scale: 1, or less to go slower."""
         found: list[Intervention] = []
-        kinematics, around = self._kinematics, self._around
-        notes = np.empty((3, 4))
-        asked, wanted, proposal, verdict = propose(
-            kinematics.chain,
-            kinematics.body.capsules,
-            around.table,
-            self._limits.rates,
+        asked, wanted, proposal, notes, normals, least, told, verdict = propose(
+            self._block,
             state,
             target.position,
             target.velocity,
             scale,
+            self._around.slow,
+            self._around.singularity_slow,
             self._at,
             self._here,
-            notes,
             self._worst,
             self._where,
         )
         self._report(notes, found)
-        slowing = self._slow_rows(state.position, wanted, found)
-        if slowing[1].size or verdict.rule != FINE:
-            proposal, verdict = self._improve(state, wanted, proposal, verdict, slowing, found)
+        for row, rate, allowed in told.tolist():
+            found.append(self._intervention(int(row), rate, allowed))
+        if least.size or verdict.rule != FINE:
+            proposal, verdict = self._improve(state, wanted, proposal, verdict, (normals, least), found)
         if verdict.rule != FINE:
             proposal, verdict = self._shorten(state, stop, proposal)
         velocity, after = (proposal, verdict.stop) if verdict.rule == FINE else halt(state.velocity, stop)
-        return Step(velocity, after, found, self._scale(velocity, asked))
+        return Step(velocity, after, found, let_through(asked, velocity, self.limits.velocity))
 
     def outside(self, position: F64) -> str:
         """Which limit of place joint position (n,) is outside of, in words; empty if none."""
-        self._clearances(position)
+        body, around = self._kinematics.body, self._around
+        clearances(around.table, self._kinematics.chain, body.capsules, position, self._at, self._here)
         row = int(np.argmin(self._here))
         if self._here[row] >= -ROUNDING:
             return ""
-        around = self._around
         return f"{around.rules[row]} {around.fields[row]}: outside by {-self._here[row]:.4f}"
-
-    def _clearances(self, position: F64) -> None:
-        body, around = self._kinematics.body, self._around
-        clearances(around.table, self._kinematics.chain, body.capsules, position, self._at, self._here)
-
-    def _judge(self, state: MotionState, proposal: F64) -> Verdict:
-        """The verdict, and in `_worst` and `_where` every clearance that is broken."""
-        kinematics = self._kinematics
-        return judge(
-            kinematics.chain,
-            kinematics.body.capsules,
-            self._around.table,
-            self._limits.rates,
-            state,
-            proposal,
-            self._here,
-            self._at,
-            self._worst,
-            self._where,
-        )
-
-    def _barrier_rows(self, state: MotionState, candidate: F64) -> tuple[F64, F64]:
-        kinematics = self._kinematics
-        return barrier_rows(
-            kinematics.chain,
-            kinematics.body.capsules,
-            self._around.table,
-            state.position,
-            candidate,
-            self._worst,
-            self._where,
-            self._at,
-            self._limits.dt,
-        )
-
-    def _project(self, state: MotionState, wanted: F64, notes: F64) -> F64:
-        return project(self._kinematics.chain, self._limits.rates, state, wanted, self._at, notes)
-
-    def _gradient(self, row: int, position: F64) -> F64:
-        out = np.empty(len(self._limits.names))
-        kinematics = self._kinematics
-        gradient(row, self._around.table, kinematics.chain, kinematics.body.capsules, position, self._at, out)
-        return out
-
-    def _slow_rows(self, position: F64, wanted: F64, found: list[Intervention]) -> tuple[F64, F64]:
-        """Where the arm is near something and approaches: only a share of that, none at the distance to keep.
-
-        Rows normal·v ≥ least, (k, n) and (k,).
-        """
-        normals: list[F64] = []
-        least: list[float] = []
-        shares = self._here / self._around.slow
-        for row in np.flatnonzero(shares < 1).tolist():
-            share = float(shares[row])
-            if self._around.table.kind[row] == SINGULAR:
-                share = self._singular_share(position)
-                if share >= 1:
-                    continue
-            normal = self._gradient(row, position)
-            rate = float(normal @ wanted)
-            allowed = max(share, 0.0) * rate
-            if rate < 0:
-                normals.append(normal)
-                least.append(allowed)
-            if rate < allowed - REPORT_FRACTION:
-                found.append(self._intervention(row, rate, allowed))
-        return np.reshape(normals, (-1, wanted.size)), np.array(least)
-
-    def _singular_share(self, position: F64) -> float:
-        at, slow, stop = self._at, self._around.singularity_slow, self._around.table.keep[-1]
-        place(self._kinematics.chain, position, at.origin, at.turn)
-        jacobian(at.origin, at.turn, at.jacobian)
-        largest, smallest = extreme_singular_values(at.jacobian)
-        return float((stop - largest / max(smallest, 1e-9)) / (stop - slow))
 
     def _improve(
         self,
@@ -225,55 +156,47 @@ class MotionLimiter:
         wanted: F64,
         proposal: F64,
         verdict: Verdict,
-        slowing: tuple[F64, F64],
+        rows: tuple[F64, F64],
         found: list[Intervention],
     ) -> tuple[F64, Verdict]:
-        """Slower where the proposal is too fast, bent where it runs into something; judged, perhaps still refused."""
-        lower, upper = reachable(state, self._limits.rates)
-        normals, least = slowing
+        """Slower where the proposal is too fast, bent where it runs into something; judged, perhaps still refused.
+
+        rows: normals (k, n) and least (k,) that the velocity is to keep whatever the verdict says.
+        """
+        lower, upper = reachable(self._block, state)
+        normals, least = rows
         candidate = proposal
         if least.size:
             candidate = bend_away(proposal, lower, upper, normals, least, candidate)
-            verdict = self._judge(state, candidate)
+            verdict = self._examine(state, candidate)
         refused = verdict
         for _ in range(ROUNDS):
             if verdict.rule == CLEARANCE:
-                more = self._barrier_rows(state, candidate)
-                normals, least = np.concatenate([normals, more[0]]), np.concatenate([least, more[1]])
+                normals, least = self._obstructions(state, candidate, normals, least)
             elif verdict.rule in SPEEDS or verdict.rule == VELOCITY:
-                wanted = slower(wanted, verdict)
-                proposal = self._project(state, wanted, np.empty((1, 4)))
+                numbers = verdict.rule, verdict.which, verdict.asked, verdict.allowed
+                wanted, proposal = slow_down(self._block, state, wanted, *numbers, self._at)
             else:
                 break
             candidate = (
                 bend_away(proposal, lower, upper, normals, least, candidate) if least.size else proposal
             )
-            verdict = self._judge(state, candidate)
+            verdict = self._examine(state, candidate)
         if refused.rule != FINE:
             self._note(refused, found)
         return candidate, verdict
 
+    def _examine(self, state: MotionState, candidate: F64) -> Verdict:
+        """The verdict, and in `_worst` and `_where` every clearance that is broken."""
+        return examine(self._block, state, candidate, self._at, self._here, self._worst, self._where)
+
+    def _obstructions(self, state: MotionState, candidate: F64, normals: F64, least: F64) -> tuple[F64, F64]:
+        return obstructions(self._block, state, candidate, self._at, self._worst, self._where, normals, least)
+
     def _shorten(self, state: MotionState, stop: F64, proposal: F64) -> tuple[F64, Verdict]:
         """As much of the way from the stop to a refused proposal as is accepted."""
-        kinematics = self._kinematics
-        return shorten(
-            kinematics.chain,
-            kinematics.body.capsules,
-            self._around.table,
-            self._limits.rates,
-            state,
-            halt(state.velocity, stop)[0],
-            proposal,
-            self._here,
-            self._at,
-            BISECTIONS,
-        )
-
-    def _scale(self, velocity: F64, asked: F64) -> float:
-        """How much of the velocity that was asked for is there, along its direction, joints weighed by their limits."""
-        weighed = asked / self._limits.velocity**2
-        whole = float(weighed @ asked)
-        return min(max(float(weighed @ velocity) / whole, 0.0), 1.0) if whole > 1e-12 else 1.0
+        base, _ = halt(state.velocity, stop)
+        return shortened(self._block, state, base, proposal, self._at, self._here, BISECTIONS)
 
     def _report(self, notes: F64, found: list[Intervention]) -> None:
         for rule, index, asked, allowed in notes.tolist():
@@ -291,7 +214,7 @@ class MotionLimiter:
 
     def _field(self, rule: int, index: int) -> str:
         if rule <= JERK:
-            return self._limits.names[index]
+            return self.limits.names[index]
         return self._kinematics.body.names[index] if rule == BODY_SPEED else "tcp"
 
     def _intervention(self, row: int, asked: float, allowed: float) -> Intervention:
@@ -302,24 +225,6 @@ class MotionLimiter:
 def halt(velocity: F64, stop: F64) -> tuple[F64, F64]:
     """Velocity (n,) of the next tick of a stored stop (m, n), and what is left of it."""
     return (stop[0], stop[1:]) if len(stop) else (np.zeros_like(velocity), stop)
-
-
-def reachable(state: MotionState, rates: Rates) -> tuple[F64, F64]:
-    """Bounds (n,), (n,) rad/s of the next tick's velocity by each joint's velocity, acceleration and jerk."""
-    low = state.velocity + np.maximum(-rates.change, state.change - rates.step)
-    high = state.velocity + np.minimum(rates.change, state.change + rates.step)
-    low = np.minimum(np.maximum(low, -rates.velocity), rates.velocity)
-    return low, np.maximum(np.minimum(high, rates.velocity), low)
-
-
-def slower(wanted: F64, verdict: Verdict) -> F64:
-    """`wanted` (n,), slower by what a refusal for speed says: all of it, or the one joint that is near its end."""
-    share = BELOW * verdict.allowed / max(abs(verdict.asked), 1e-12)
-    if verdict.rule != VELOCITY:
-        return wanted * share
-    changed = wanted.copy()
-    changed[verdict.which] *= share
-    return changed
 
 
 def _intervention(rule: str, field: str, asked: float, allowed: float, margin: float = 0.0) -> Intervention:

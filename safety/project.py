@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 
-from reflexarc.safety.chain import Chain, jacobian, place
 from reflexarc.safety.clearance import Scratch
 from reflexarc.safety.judge import (
     ACCELERATION,
@@ -27,6 +26,7 @@ from reflexarc.safety.judge import (
     Rates,
     velocity_bound,
 )
+from reflexarc.wire.chain import Chain, jacobian, place
 from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from reflexarc.configs.safety import HeldTool
-from reflexarc.safety.chain import Chain
+from reflexarc.wire.chain import Chain
 from reflexarc.wire.messages import F64
 
 SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)

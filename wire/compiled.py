@@ -2,7 +2,7 @@
 
 numba's own cache looks only at the file of the function itself, not at the kernels that it calls from other files: a
 change there would leave a stale kernel in use. So the cache's folder is named by the hash of all files with kernels
-in the folder of the kernel.
+in the folder of the kernel and in `wire`, whose kernels the others call.
 Where nothing can be written, kernels are compiled anew by each process.
 """
 
@@ -34,7 +34,7 @@ def compiled[F: Callable[..., Any]](kernel: F) -> F:
 @functools.cache
 def _cache_folder(sources: Path) -> Path:
     digest = hashlib.sha256()
-    for source in sorted(sources.glob("*.py")):
+    for source in sorted({*sources.glob("*.py"), *Path(__file__).resolve().parent.glob("*.py")}):
         text = source.read_bytes()
         if b"import compiled" in text:
             digest.update(text)

@@ -8,13 +8,13 @@ import pytest
 
 from reflexarc.configs.load import load_robot, load_safety, resolve_asset
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.safety.chain import jacobian, place, twist_step
 from reflexarc.safety.clearance import SINGULAR, arrange, clearances, gradient, scratch
 from reflexarc.safety.distance import segment_to_box, segment_to_segment
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
 from reflexarc.safety.singularity import extreme_singular_values
 from reflexarc.safety.surroundings import Surroundings
+from reflexarc.wire.chain import jacobian, place, twist_step
 from reflexarc.wire.geometry import to_matrix
 from reflexarc.wire.messages import F64
 

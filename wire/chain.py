@@ -1,7 +1,7 @@
 """The arm as a chain of hinges: forward kinematics and Jacobian of the TCP, compiled.
 
 The numbers are read off the MuJoCo model once. Every joint frame stands on its joint's anchor with z along the axis,
-so a joint is one fixed transform and one rotation about z.
+so a joint is one fixed transform and one rotation about z. What filter, servo laws and controller all need.
 """
 
 from __future__ import annotations
@@ -70,15 +70,19 @@ def place(chain: Chain, position: F64, origin: F64, turn: F64) -> None:
     for joint in range(n):
         angle = position[joint] - chain.zero[joint]
         cosine, sine = math.cos(angle), math.sin(angle)
-        offset, fixed = chain.offset[joint], chain.rotation[joint]
+        # Into locals: what is written below might be the same memory, for all that the compiler knows.
+        o0, o1, o2 = chain.offset[joint, 0], chain.offset[joint, 1], chain.offset[joint, 2]
+        x0, x1, x2 = chain.rotation[joint, 0, 0], chain.rotation[joint, 1, 0], chain.rotation[joint, 2, 0]
+        y0, y1, y2 = chain.rotation[joint, 0, 1], chain.rotation[joint, 1, 1], chain.rotation[joint, 2, 1]
+        z0, z1, z2 = chain.rotation[joint, 0, 2], chain.rotation[joint, 1, 2], chain.rotation[joint, 2, 2]
         for i in range(3):
             r0, r1, r2 = turn[joint, i, 0], turn[joint, i, 1], turn[joint, i, 2]
-            origin[joint + 1, i] = origin[joint, i] + r0 * offset[0] + r1 * offset[1] + r2 * offset[2]
-            x = r0 * fixed[0, 0] + r1 * fixed[1, 0] + r2 * fixed[2, 0]
-            y = r0 * fixed[0, 1] + r1 * fixed[1, 1] + r2 * fixed[2, 1]
+            origin[joint + 1, i] = origin[joint, i] + r0 * o0 + r1 * o1 + r2 * o2
+            x = r0 * x0 + r1 * x1 + r2 * x2
+            y = r0 * y0 + r1 * y1 + r2 * y2
             turn[joint + 1, i, 0] = cosine * x + sine * y
             turn[joint + 1, i, 1] = cosine * y - sine * x
-            turn[joint + 1, i, 2] = r0 * fixed[0, 2] + r1 * fixed[1, 2] + r2 * fixed[2, 2]
+            turn[joint + 1, i, 2] = r0 * z0 + r1 * z1 + r2 * z2
     for i in range(3):
         origin[n + 1, i] = origin[n, i]
         for k in range(3):
@@ -103,19 +107,37 @@ def jacobian(origin: F64, turn: F64, out: F64) -> None:
 
 
 @compiled
+def quaternion(turn: F64) -> F64:
+    """The quaternion (4,), w ≥ 0, of a rotation (3, 3), from the largest of its four candidates (Shepperd 1978)."""
+    a, e, i = turn[0, 0], turn[1, 1], turn[2, 2]
+    x, y, z = turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]
+    u, v, w = turn[1, 0] + turn[0, 1], turn[0, 2] + turn[2, 0], turn[2, 1] + turn[1, 2]
+    if a + e + i >= max(a, e, i):
+        quat = np.array([1 + a + e + i, x, y, z])
+    elif a >= max(e, i):
+        quat = np.array([x, 1 + a - e - i, u, v])
+    elif e >= i:
+        quat = np.array([y, u, 1 - a + e - i, w])
+    else:
+        quat = np.array([z, v, w, 1 - a - e + i])
+    length = math.sqrt(quat[0] ** 2 + quat[1] ** 2 + quat[2] ** 2 + quat[3] ** 2)
+    return quat / math.copysign(length, quat[0])
+
+
+@compiled
 def twist_step(before: F64, before_turn: F64, after: F64, after_turn: F64, out: F64) -> None:
     """Write how a frame moved from one tick to the next: (6,) m and rotation vector, rad, base frame."""
     for i in range(3):
         out[i] = after[i] - before[i]
     # The relative rotation is after·beforeᵀ; its skew part is sin(angle)·axis, its trace 1 + 2·cos(angle).
-    trace = 0.0
-    r = np.zeros((3, 3))
-    for i in range(3):
-        for j in range(3):
-            for k in range(3):
-                r[i, j] += after_turn[i, k] * before_turn[j, k]
-        trace += r[i, i]
-    x, y, z = (r[2, 1] - r[1, 2]) / 2, (r[0, 2] - r[2, 0]) / 2, (r[1, 0] - r[0, 1]) / 2
+    trace = x = y = z = 0.0
+    for k in range(3):
+        a, b, c = before_turn[0, k], before_turn[1, k], before_turn[2, k]
+        u, v, w = after_turn[0, k], after_turn[1, k], after_turn[2, k]
+        trace += u * a + v * b + w * c
+        x += (w * b - v * c) / 2
+        y += (u * c - w * a) / 2
+        z += (v * a - u * b) / 2
     sine = math.sqrt(x * x + y * y + z * z)
     scale = math.atan2(sine, (trace - 1) / 2) / sine if sine > 1e-12 else 1.0
     out[3], out[4], out[5] = scale * x, scale * y, scale * z
