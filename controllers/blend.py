@@ -12,9 +12,8 @@ import math
 import numpy as np
 
 from reflexarc.controllers.jerk import Motion, MotionLimits, acceleration_after, jerk_limited
-from reflexarc.controllers.kernels import beside
+from reflexarc.controllers.kernels import beside, gap_between, straight_axes
 from reflexarc.controllers.path import NS, Path, Sample
-from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
 
 EASE_S = 0.025
@@ -40,17 +39,15 @@ class Blend:
         self._new = new
         self._start_ns = start_ns
         first = new.sample(start_ns)
-        size = len(old.point)
-        turn = geometry.difference(old.quat, first.quat)
-        excess = old.spin - geometry.rotate(geometry.exp(turn), first.spin)
-        gap = np.concatenate([old.point - first.point, turn])
-        rate = np.concatenate([old.velocity - first.velocity, geometry.left_jacobian_inverse(turn, excess)])
+        gap, rate = gap_between(*old, *first)
         change = acceleration - acceleration_after(new, first, start_ns)
         # What is left of an acceleration must go faster than the new path's own, or the sum of both turns back.
-        faster = max(1.0, float(np.max(np.abs(change) / (limits.jerk * EASE_S))))
+        faster = max(1.0, float((np.abs(change) / (limits.jerk * EASE_S)).max()))
         limits = dataclasses.replace(limits, jerk=faster * limits.jerk)
-        self._axes = _axes(np.array([gap, rate, change]), size, limits)
-        start = Motion(self._axes @ gap, self._axes @ rate, self._axes @ change)
+        rows = np.array([gap, rate, change])
+        # Ruckig treats each axis for itself, and would bend a straight line by what rounding left of the other two.
+        self._axes = straight_axes(rows, len(old.point), limits.acceleration)
+        start = Motion(*(rows @ self._axes.T))
         nothing = np.zeros_like(gap)
         self._fade = jerk_limited(start, Motion(nothing, nothing, nothing), limits, shortest_s)
         self._end_ns = start_ns + math.ceil(self._fade.duration / NS)
@@ -70,32 +67,8 @@ class Blend:
         new = self._new.sample(max(t_ns, self._start_ns))
         if t_ns >= self._end_ns:
             return new
-        place, rate, _ = self._fade.at_time(max(t_ns - self._start_ns, 0) * NS)
-        gap, gap_rate = self._axes.T @ np.array(place), self._axes.T @ np.array(rate)
-        return Sample(*beside(*new, gap, gap_rate))
-
-
-def _axes(rows: F64, size: int, limits: MotionLimits) -> F64:
-    """Orthonormal axes (D, D), in rows, of the gap's motion: where that is a straight line, the first runs along it.
-
-    Ruckig treats each axis for itself, and would bend the line by what rounding left of the other two. Where limits
-    differ, as those of joints do, each number stays an axis of its own.
-    """
-    axes = np.eye(rows.shape[1])
-    for part in (slice(0, size), slice(size, None)):
-        lengths = np.sqrt((rows[:, part] ** 2).sum(axis=1))
-        longest = int(lengths.argmax())
-        if lengths[longest] > 0.0 and np.ptp(limits.acceleration[part]) == 0.0:
-            axes[part, part] = _towards(rows[longest, part] / lengths[longest])
-    return axes
-
-
-def _towards(axis: F64) -> F64:
-    """Orthonormal rows (d, d), the first along the unit vector `axis` (d,): a reflection (Householder 1958)."""
-    mirror = axis.copy()
-    mirror[0] += math.copysign(1.0, axis[0])
-    result: F64 = np.eye(len(axis)) - np.outer(mirror, mirror) * (2.0 / float(mirror @ mirror))
-    return result
+        fade = np.array(self._fade.at_time(max(t_ns - self._start_ns, 0) * NS))
+        return Sample(*beside(*new, self._axes, fade))
 
 
 def settle(path: Path, t_ns: int) -> Path:

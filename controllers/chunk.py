@@ -114,14 +114,14 @@ def refusal(chunk: ActionChunk, spec: ActionSpec, tokens: TokenRange) -> str:
     expected = (spec.horizon, spec.size)
     if chunk.actions.shape != expected:
         return f"actions have shape {chunk.actions.shape}, {spec.id} has {expected}"
-    bad = np.argwhere(~np.isfinite(chunk.actions))
-    if len(bad):
-        k, d = (int(i) for i in bad[0])
+    finite = np.isfinite(chunk.actions)
+    if not finite.all():
+        k, d = (int(i) for i in np.argwhere(~finite)[0])
         return f"actions[{k}].{spec.dims[d].name} is {chunk.actions[k, d]}, it must be finite"
     # A model that answers with tokens of another kind has not answered: its actions are not trusted either.
-    strange = chunk.bins[(chunk.bins < NO_BIN) | (chunk.bins > LAST_BIN)]
-    if strange.size:
-        return f"bins hold {int(strange[0])}, a bin is within {NO_BIN}..{LAST_BIN}"
+    strange = (chunk.bins < NO_BIN) | (chunk.bins > LAST_BIN)
+    if strange.any():
+        return f"bins hold {int(chunk.bins[strange][0])}, a bin is within {NO_BIN}..{LAST_BIN}"
     said = chunk.policy_tokens
     if len(said) > tokens.most:
         return f"policy_tokens are {len(said)}, this policy says {tokens.most} in a chunk at most"
@@ -131,14 +131,19 @@ def refusal(chunk: ActionChunk, spec: ActionSpec, tokens: TokenRange) -> str:
     return ""
 
 
-def clip_to_bounds(actions: F64, spec: ActionSpec) -> tuple[F64, str]:
-    """`actions` (H, D) within the bounds of `spec`, and one line on the first value that was not (or "")."""
-    lower = np.array([dim.lower for dim in spec.dims])
-    upper = np.array([dim.upper for dim in spec.dims])
-    clipped = np.clip(actions, lower, upper)
-    beyond = np.argwhere(np.abs(clipped - actions) > 1e-6 * (upper - lower))
-    if not len(beyond):
+def bounds(spec: ActionSpec) -> F64:
+    """(2, D): lower and upper bound of each dimension of an action."""
+    return np.array([[dim.lower for dim in spec.dims], [dim.upper for dim in spec.dims]])
+
+
+def clip_to_bounds(actions: F64, spec: ActionSpec, within: F64) -> tuple[F64, str]:
+    """`actions` (H, D) within the bounds (2, D) of `spec`, and one line on the first value that was not (or "")."""
+    lower, upper = within
+    clipped = np.minimum(np.maximum(actions, lower), upper)
+    far = np.abs(clipped - actions) > 1e-6 * (upper - lower)
+    if not far.any():
         return clipped, ""
+    beyond = np.argwhere(far)
     k, d = (int(i) for i in beyond[0])
     name, value = spec.dims[d].name, actions[k, d]
     text = f"actions[{k}].{name} is {value:.6g}, outside [{lower[d]:.6g}, {upper[d]:.6g}]; clipped"

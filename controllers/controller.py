@@ -25,16 +25,18 @@ from reflexarc.controllers.chunk import (
     Knots,
     Space,
     action_space,
+    bounds,
     clip_to_bounds,
     compose,
     decompose,
     refusal,
 )
 from reflexarc.controllers.ensemble import ensembled
-from reflexarc.controllers.ik import LEVER_M, ArmKinematics, IkStatus, Solution
+from reflexarc.controllers.gauss_newton import LEVER_M
+from reflexarc.controllers.ik import ArmKinematics, IkStatus, Solution
 from reflexarc.controllers.interpolate import Braking, CubicPath, LinearPath
 from reflexarc.controllers.jerk import JerkLimitedPath, MotionLimits, acceleration_before
-from reflexarc.controllers.pace import FALL_PER_S, Pace
+from reflexarc.controllers.pace import Pace, eased_share, kept_pace
 from reflexarc.controllers.path import NS, Path, Sample, Stop
 from reflexarc.controllers.steering import Steering
 from reflexarc.controllers.tracker import ARRIVED_RAD, JointLimits, JointTracker
@@ -88,8 +90,6 @@ LOOK_NS, LOOKS = 20_000_000, 6
 """How far ahead on its path the controller looks for what the joints cannot do: 120 ms, in which it can slow down."""
 LOOKS_A_TICK = 3
 """New ones of these in one tick."""
-FALLS = FALL_PER_S * LOOK_NS * NS * np.arange(LOOKS)
-"""By how much the pace may yet fall until each of these looks."""
 BEND_SHARE = 1.2
 """Of the joints' acceleration that a path may ask for before it is slowed: the joints round a short excess off."""
 STANDING_RAD_S = 0.02
@@ -180,6 +180,7 @@ class Controller:
     _looked_at: Path | None
     _looks: dict[int, F64]
     _foreseen: tuple[int, float]
+    _lag: float
     _last_due_ns: int
     _arrived: bool
     _underrun_told: bool
@@ -198,6 +199,7 @@ class Controller:
         self._spec = spec
         self._tokens = tokens or TokenRange()
         self._space = action_space(spec, len(robot.joints))
+        self._bounds = bounds(spec)
         self._cameras = cameras
         self._clock = clock
         self._kinematics = ArmKinematics(robot, config)
@@ -230,6 +232,12 @@ class Controller:
         knots = compose(np.zeros((self._spec.horizon, self._spec.size)), self._spec, self._space, anchor, 0)
         path = CubicPath(knots, self._braking)
         Blend(still, nothing, path, 0, self._config.blend_s, self._gap_limits).sample(self._config.tick_ns)
+        n, limits = self._joint_count, self._tracker.limits
+        kept_pace(np.zeros((2, n)), limits.velocity, limits.acceleration, LOOK_NS * NS)
+        if self._space == "tcp":
+            eased_share(
+                np.zeros((n, 6)), np.zeros((2, 6)), self._gap_limits.acceleration, limits.acceleration
+            )
 
     def reset(self, instruction: str, session: str) -> None:
         """Begin an episode: forget states, pictures, chunks and requests; go on from the host's next state.
@@ -278,7 +286,7 @@ class Controller:
 
     @property
     def _standing(self) -> bool:
-        return float(np.max(np.abs(self._tracker.velocity))) < STANDING_RAD_S
+        return float(np.abs(self._tracker.velocity).max()) < STANDING_RAD_S
 
     @property
     def pace(self) -> float:
@@ -425,7 +433,7 @@ class Controller:
             wanted = min(wanted, max(self._pace.speed * self._allowed, LEAST_PACE))
         if not self._tracking or self._arrived:
             return wanted
-        return min(wanted, self._lag_pace, self._foreseen_pace(self._pace.path_ns(now_ns)))
+        return min(wanted, LAG_RAD / max(self._lag, LAG_RAD), self._foreseen_pace(self._pace.path_ns(now_ns)))
 
     def _unhurried(self) -> float:
         """The pace for a model that is as slow as the slowest of the last answers."""
@@ -433,8 +441,7 @@ class Controller:
         return max(enough_s / slowest_s, LEAST_PACE) if slowest_s > enough_s > 0.0 else 1.0
 
     def _foreseen_pace(self, path_ns: int) -> float:
-        """The pace at which the joints can follow what the path does next: a time slowed by s divides speed by 1 / s
-        and acceleration by 1 / s², and leaves every place as it is."""
+        """The pace at which the joints can follow what the path does next, which leaves every place as it is."""
         first = path_ns // LOOK_NS
         if self._looked_at is not self._path:
             self._looked_at, self._looks, self._foreseen = self._path, {}, (-1, 1.0)
@@ -444,12 +451,8 @@ class Controller:
         seen = np.array([self._looks[k] for k in range(first, first + LOOKS + 1) if k in self._looks])
         rates = seen if self._space == "joint" else seen @ self._kinematics.inverse_jacobian(self._aim).T
         limits = self._tracker.limits
-        speed = np.max(np.abs(rates[1:]) / limits.velocity, axis=1)
-        bend = np.max(
-            np.abs(np.diff(rates, axis=0)) / (LOOK_NS * NS * BEND_SHARE * limits.acceleration), axis=1
-        )
-        most = 1.0 / np.maximum(1.0, np.maximum(speed, np.sqrt(bend)))
-        self._foreseen = first, max(float((most + FALLS[: len(most)]).min()), SLOWEST)
+        kept = kept_pace(rates, limits.velocity, BEND_SHARE * limits.acceleration, LOOK_NS * NS)
+        self._foreseen = first, max(kept, SLOWEST)
         return self._foreseen[1]
 
     def _look(self, first: int) -> None:
@@ -483,7 +486,7 @@ class Controller:
         self._aim = found.joint_position
         self._tell_missed(now_ns, found)
         self._drive(velocity, period_s)
-        lag = self._tracker.lag(self._aim)
+        lag = self._lag
         gap = self._path.gap(path_ns) if isinstance(self._path, Blend) else 0.0
         most_gap, most_lag = BEHIND_AT_REST if self._on_arrival else BEHIND
         if gap > most_gap or lag > most_lag:
@@ -498,11 +501,10 @@ class Controller:
         """The joints, on their way to the aim, which moves at `velocity`."""
         if not self._tracking:
             self._tracker.start(self._aim, velocity)
-            self._joints = self._tracker.position
-            return
-        self._tracker.follow(self._aim, velocity, period_s)
+        else:
+            self._tracker.follow(self._aim, velocity, period_s)
         self._joints = self._tracker.position
-        self._lag_pace = min(1.0, LAG_RAD / max(self._tracker.lag(self._aim), LAG_RAD))
+        self._lag = self._tracker.lag(self._aim)
 
     def _exact_velocity(self, sample: Sample, joints: F64, mean: F64) -> F64:
         """The joint velocity at a sample's own time; `mean`, that of the period before it, lags by half a period.
@@ -566,7 +568,7 @@ class Controller:
 
     def _accept(self, chunk: ActionChunk, request: _Request, now_ns: int) -> ChunkStatus:
         start_ns = now_ns if self._on_arrival or self._resuming else chunk.t_obs_ns
-        actions, text = clip_to_bounds(chunk.actions, self._spec)
+        actions, text = clip_to_bounds(chunk.actions, self._spec, self._bounds)
         if text:
             self._tell(now_ns, "chunk_clipped", f"chunk {chunk.obs_seq} of {chunk.model_id}: {text}")
         begin_ns, here_ns = self._pace.path_ns(start_ns), self._pace.path_ns(now_ns)
@@ -627,13 +629,8 @@ class Controller:
 
         All of their acceleration may be used: a gap that closes slowly is an overshoot of what the policy asked for.
         """
-        share, joints = 1.0, self._tracker.limits
-        rates = self._kinematics.inverse_jacobian(self._aim)
-        for way in ways:
-            largest = float(np.max(np.abs(way) / limits.acceleration))
-            if largest > 0.0:
-                change = np.abs(rates @ way) / largest
-                share = min(share, 1.0 / max(float(np.max(change / joints.acceleration)), 1.0))
+        rates, joints = self._kinematics.inverse_jacobian(self._aim), self._tracker.limits
+        share = eased_share(rates, np.array(ways), limits.acceleration, joints.acceleration)
         return dataclasses.replace(limits, acceleration=share * limits.acceleration)
 
     def _present_path(self, join_ns: int) -> Path:
@@ -680,7 +677,7 @@ class Controller:
         self._sent = deque(maxlen=SENT_KEPT)
         self._earlier = deque(maxlen=CHUNKS_KEPT)
         self._joints = self._aim = np.empty(0)
-        self._lag_pace = 1.0
+        self._lag = 0.0
         self._pace.reset()
         self._behind_ns = -1
         self._looked_at, self._looks, self._foreseen = None, {}, (-1, 1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from reflexarc.controllers.chunk import Knots
-from reflexarc.controllers.kernels import cubic_at, spline_rates
+from reflexarc.controllers.kernels import cubic_at, rates_through
 from reflexarc.controllers.path import NS, Sample, Stop
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
@@ -91,12 +91,8 @@ class CubicPath:
 
 def knot_rates(knots: Knots, rest: bool) -> F64:
     """Velocity and spin (H + 1, m + 3) at each knot; `rest`: zero at the last."""
-    h = knots.step_ns * NS
-    slopes = np.hstack([np.diff(knots.points, axis=0), knots.turns]) / h
-    start = np.concatenate([knots.velocity, knots.spin])
-    before = slopes[-2] if len(slopes) > 1 else start
-    end = np.zeros_like(start) if rest else _last_rate(before, slopes[-1])
-    return spline_rates(slopes, start, end)
+    points, turns = np.ascontiguousarray(knots.points), np.ascontiguousarray(knots.turns)
+    return rates_through(points, turns, knots.velocity, knots.spin, knots.step_ns * NS, rest)
 
 
 def knot_accelerations(knots: Knots, rates: F64) -> F64:
@@ -107,19 +103,3 @@ def knot_accelerations(knots: Knots, rates: F64) -> F64:
     last = (2.0 * rates[:-1] + 4.0 * rates[1:] - 6.0 * slopes) / h
     end = np.zeros((1, slopes.shape[1]))
     return np.vstack([end, 0.5 * (last[:-1] + first[1:]), end])
-
-
-def _last_rate(before: F64, last: F64) -> F64:
-    """The rate at the last knot, as if the next segment went on as the last two do, but no faster.
-
-    A steady motion keeps its velocity; one that halves at each step is already slower there.
-    """
-    slower = (before * last > 0.0) & (np.abs(last) < np.abs(before))
-    share = np.divide(last, before, out=np.ones_like(last), where=slower)
-    return _harmonic(last, last * share)
-
-
-def _harmonic(a: F64, b: F64) -> F64:
-    """The harmonic mean of two slopes, per element; zero where they differ in sign or one is zero."""
-    product = a * b
-    return np.where(product > 0.0, 2.0 * product / np.where(a + b == 0.0, 1.0, a + b), 0.0)

@@ -35,7 +35,7 @@ def cubic_at(
         point[i] = points[k, i] + whole * step + first * begin + last * end
         velocity[i] = whole_rate * step + first_rate * begin + last_rate * end
     turn, begin_spin = turns[k], rates[k, size:]
-    end_rate = _jacobian_inverse(turn, rates[k + 1, size:])
+    end_rate = jacobian_inverse(turn, rates[k + 1, size:])
     rotvec, rate = np.empty(3), np.empty(3)
     for i in range(3):
         rotvec[i] = whole * turn[i] + first * begin_spin[i] + last * end_rate[i]
@@ -45,15 +45,67 @@ def cubic_at(
 
 @compiled
 def beside(
-    point: F64, quat: F64, velocity: F64, spin: F64, gap: F64, gap_rate: F64
+    point: F64, quat: F64, velocity: F64, spin: F64, axes: F64, fade: F64
 ) -> tuple[F64, F64, F64, F64]:
-    """A place of a path, moved by `gap` (m + 3,), point and rotation vector, which changes at `gap_rate` (m + 3,)/s."""
+    """A place of a path, moved by a gap that changes: point and rotation vector.
+
+    axes: (m + 3, m + 3), in rows, of the gap's motion. fade: (2, m + 3) or more rows, place and rate along them.
+    """
     size = len(point)
+    gap, gap_rate = np.zeros(size + 3), np.zeros(size + 3)
+    for axis in range(size + 3):
+        for i in range(size + 3):
+            gap[i] += axes[axis, i] * fade[0, axis]
+            gap_rate[i] += axes[axis, i] * fade[1, axis]
     turn = gap[size:]
     own = _jacobian(turn, gap_rate[size:])
     over = _turned(turn, np.array([1.0, 0.0, 0.0, 0.0]))
     carried = _rotated(over, spin)
     return point + gap[:size], _turned(turn, quat), velocity + gap_rate[:size], own + carried
+
+
+@compiled
+def gap_between(
+    point: F64,
+    quat: F64,
+    velocity: F64,
+    spin: F64,
+    new_point: F64,
+    new_quat: F64,
+    new_velocity: F64,
+    new_spin: F64,
+) -> tuple[F64, F64]:
+    """The gap (m + 3,) by which a motion is beside a new one, and its rate: what `beside` adds to the new one."""
+    size = len(point)
+    turn = turn_between(quat, new_quat)
+    excess = spin - _rotated(_turned(turn, np.array([1.0, 0.0, 0.0, 0.0])), new_spin)
+    gap, rate = np.empty(size + 3), np.empty(size + 3)
+    gap[:size], gap[size:] = point - new_point, turn
+    rate[:size], rate[size:] = velocity - new_velocity, jacobian_inverse(turn, excess)
+    return gap, rate
+
+
+@compiled
+def straight_axes(rows: F64, size: int, acceleration: F64) -> F64:
+    """Orthonormal axes (D, D), in rows, of a motion that begins with `rows` (3, D): place, velocity, acceleration.
+
+    The first of each part, the `size` numbers of the point and the others, runs along its largest row, by a reflection
+    (Householder 1958). Where limits `acceleration` (D,) differ within a part, each of its numbers stays an axis.
+    """
+    axes = np.eye(rows.shape[1])
+    for begin, end in ((0, size), (size, rows.shape[1])):
+        limits = acceleration[begin:end]
+        lengths = np.sqrt((rows[:, begin:end] ** 2).sum(axis=1))
+        longest = int(lengths.argmax())
+        if lengths[longest] == 0.0 or limits.min() != limits.max():
+            continue
+        mirror = rows[longest, begin:end] / lengths[longest]
+        mirror[0] += math.copysign(1.0, mirror[0])
+        twice = 2.0 / (mirror**2).sum()
+        for i in range(end - begin):
+            for j in range(end - begin):
+                axes[begin + i, begin + j] -= twice * mirror[i] * mirror[j]
+    return axes
 
 
 @compiled
@@ -67,7 +119,29 @@ def turned_on(start: F64, turns: F64) -> F64:
 
 
 @compiled
-def spline_rates(slopes: F64, first: F64, last: F64) -> F64:
+def rates_through(points: F64, turns: F64, velocity: F64, spin: F64, h: float, rest: bool) -> F64:
+    """Velocity and spin (H + 1, m + 3) at each of the knots, `h` s apart: points (H + 1, m), turns (H, 3).
+
+    velocity (m,), spin (3,): at the first knot. At the last they are zero if it is to `rest`; else as if the next
+    segment went on as the last two do, but no faster: a steady motion keeps its velocity, one that halves at each step
+    is already slower there (the harmonic mean of the last slope and the next).
+    """
+    count, size = len(turns), points.shape[1]
+    slopes, first, last = np.empty((count, size + 3)), np.empty(size + 3), np.zeros(size + 3)
+    first[:size], first[size:] = velocity, spin
+    for k in range(count):
+        slopes[k, :size], slopes[k, size:] = (points[k + 1] - points[k]) / h, turns[k] / h
+    for i in range(size + 3):
+        slope, before = slopes[count - 1, i], slopes[count - 2, i] if count > 1 else first[i]
+        slows = before * slope > 0.0 and abs(slope) < abs(before)
+        following = slope * slope / before if slows else slope
+        if not rest and slope * following > 0.0:
+            last[i] = 2.0 * slope * following / (slope + following)
+    return _spline_rates(slopes, first, last)
+
+
+@compiled
+def _spline_rates(slopes: F64, first: F64, last: F64) -> F64:
     """Rates (H + 1, D) at equally spaced knots that make acceleration continuous, with those at the ends given.
 
     slopes: (H, D) of the segments. de Boor, "A Practical Guide to Splines" (1978), chapter IV: r[k-1] + 4 r[k] + r[k+1]
@@ -91,6 +165,18 @@ def spline_rates(slopes: F64, first: F64, last: F64) -> F64:
             bound = 3.0 * min(abs(a), abs(b)) if a * b > 0.0 else 0.0
             rates[k, i] = min(max(rates[k, i], -bound), bound) if (a > 0.0) == (rates[k, i] > 0.0) else 0.0
     return rates
+
+
+@compiled
+def turn_between(a: F64, b: F64) -> F64:
+    """The shortest rotation vector (3,) that turns the quat b (4,) into a, base frame."""
+    w = a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3]
+    x = a[1] * b[0] - a[0] * b[1] - a[2] * b[3] + a[3] * b[2]
+    y = a[2] * b[0] - a[0] * b[2] + a[1] * b[3] - a[3] * b[1]
+    z = a[3] * b[0] - a[0] * b[3] - a[1] * b[2] + a[2] * b[1]
+    sine = math.sqrt(x * x + y * y + z * z)
+    scale = math.copysign(2.0 * math.atan2(sine, abs(w)) / sine if sine >= 1e-9 else 2.0, w)
+    return np.array([x * scale, y * scale, z * scale])
 
 
 @compiled
@@ -131,7 +217,7 @@ def _jacobian(rotvec: F64, rate: F64) -> F64:
 
 
 @compiled
-def _jacobian_inverse(rotvec: F64, spin: F64) -> F64:
+def jacobian_inverse(rotvec: F64, spin: F64) -> F64:
     """The inverse of the left Jacobian of SO(3) at `rotvec` (3,), times `spin` (3,)."""
     square = rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2
     angle = math.sqrt(square)

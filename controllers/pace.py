@@ -6,7 +6,11 @@ but travelled more slowly. Waypoints keep their order and their place; what is d
 
 from __future__ import annotations
 
+import math
 from collections import deque
+
+from reflexarc.wire.compiled import compiled
+from reflexarc.wire.messages import F64
 
 FALL_PER_S = 8.0
 RISE_PER_S = 4.0
@@ -59,3 +63,41 @@ class Pace:
                 return mark[1] + round(share * (later[1] - mark[1]))
             later = mark
         return later[1] - (later[0] - host_ns)
+
+
+@compiled
+def kept_pace(rates: F64, velocity: F64, acceleration: F64, apart_s: float) -> float:
+    """The pace at which the joints can do what the path asks for ahead, at the times `apart_s` s from one another.
+
+    rates: (K, n) rad/s at those times at full pace. velocity, acceleration: (n,) of the joints at most. A time slowed
+    by s divides speed by 1 / s and acceleration by 1 / s²; until a later one the pace may yet fall.
+    """
+    kept = 1.0
+    for k in range(1, rates.shape[0]):
+        over = 1.0
+        for i in range(rates.shape[1]):
+            bend = abs(rates[k, i] - rates[k - 1, i]) / (apart_s * acceleration[i])
+            over = max(over, abs(rates[k, i]) / velocity[i], math.sqrt(bend))
+        kept = min(kept, 1.0 / over + (k - 1) * FALL_PER_S * apart_s)
+    return kept
+
+
+@compiled
+def eased_share(rates: F64, ways: F64, most: F64, acceleration: F64) -> float:
+    """How much of the TCP's acceleration, (6,) `most`, keeps the joints within theirs (n,) along each of `ways` (k, 6).
+
+    rates: (n, 6) of the joints per m/s and rad/s of the TCP.
+    """
+    share = 1.0
+    for way in ways:
+        largest = 0.0
+        for axis in range(6):
+            largest = max(largest, abs(way[axis]) / most[axis])
+        if largest == 0.0:
+            continue
+        for i in range(rates.shape[0]):
+            change = 0.0
+            for axis in range(6):
+                change += rates[i, axis] * way[axis]
+            share = min(share, acceleration[i] * largest / max(abs(change), 1e-300))
+    return share

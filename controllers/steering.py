@@ -15,7 +15,8 @@ from reflexarc.configs.action import ActionDim, ActionSpec, tcp_delta_spec
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.controllers.chunk import Knots, Space
-from reflexarc.controllers.ik import LEVER_M, ArmKinematics
+from reflexarc.controllers.gauss_newton import LEVER_M
+from reflexarc.controllers.ik import ArmKinematics
 from reflexarc.controllers.interpolate import Braking, CubicPath
 from reflexarc.controllers.path import NS, Sample
 from reflexarc.wire import geometry

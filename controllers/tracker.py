@@ -14,6 +14,7 @@ import ruckig
 
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.robot import RobotConfig
+from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
 ARRIVED_RAD = 1e-5
@@ -53,6 +54,9 @@ class JointTracker:
         self._task.max_jerk = limits.jerk
         self._task.target_position = np.zeros(n)
         self.start(np.zeros(n), np.zeros(n))
+        self._catch_up(np.full(n, 1e-3), np.zeros(n), 1.0)  # compiled now, and not while a loop runs
+        self.follow(np.zeros(n), np.zeros(n), 1.0)
+        self.start(np.zeros(n), np.zeros(n))
 
     def start(self, position: F64, velocity: F64) -> None:
         """Go on from here: (n,) rad and rad/s."""
@@ -62,49 +66,51 @@ class JointTracker:
 
     def follow(self, target: F64, velocity: F64, period_s: float) -> None:
         """One period further, towards `target` (n,) rad that moves at `velocity` (n,) rad/s at its end."""
-        if not self._follow_exactly(target, velocity, period_s):
+        limits = self.limits
+        exact, acceleration = exact_step(
+            self.position,
+            self.velocity,
+            self._acceleration,
+            target,
+            velocity,
+            period_s,
+            limits.velocity,
+            limits.acceleration,
+            limits.jerk,
+        )
+        if exact:
+            self.position, self.velocity, self._acceleration = target.copy(), velocity.copy(), acceleration
+        else:
             self._catch_up(target, velocity, period_s)
         self._aimed = velocity
 
     def lag(self, target: F64) -> float:
         """How far the joint that is furthest from `target` (n,) is, rad."""
-        return float(np.max(np.abs(target - self.position)))
-
-    def _follow_exactly(self, target: F64, velocity: F64, h: float) -> bool:
-        """Be on the target at the end of the period, if the cubic there keeps the limits.
-
-        That cubic, through both places with both velocities, is what the robot host follows between setpoints.
-        """
-        limits = self.limits
-        way = target - self.position
-        first = (6.0 * way / h - 4.0 * self.velocity - 2.0 * velocity) / h
-        last = (2.0 * self.velocity + 4.0 * velocity - 6.0 * way / h) / h
-        step = limits.jerk * h
-        fits = (
-            np.all(np.abs(velocity) <= limits.velocity)
-            and np.all(np.abs(first) <= limits.acceleration)
-            and np.all(np.abs(last) <= limits.acceleration)
-            and np.all(np.abs(last - first) <= step)
-            and np.all(np.abs(first - self._acceleration) <= step)
-        )
-        if fits:
-            self.position, self.velocity, self._acceleration = target.copy(), velocity.copy(), last
-        return bool(fits)
+        return float(np.abs(target - self.position).max())
 
     def _catch_up(self, target: F64, velocity: F64, h: float) -> None:
         """In the frame of the target as it moves now, to rest at its origin: the limits are shifted, all else stays."""
-        limits, task = self.limits, self._task
-        frame_velocity = _within(velocity, limits.velocity)
-        frame_acceleration = _within((velocity - self._aimed) / h, limits.acceleration)
-        before = frame_velocity - frame_acceleration * h
-        origin = target - frame_velocity * h + 0.5 * frame_acceleration * h * h
-        task.current_position = self.position - origin
-        task.current_velocity = self.velocity - before
-        task.current_acceleration = self._acceleration - frame_acceleration
-        task.max_velocity = limits.velocity - before
-        task.min_velocity = -limits.velocity - before
-        task.max_acceleration = limits.acceleration - frame_acceleration
-        task.min_acceleration = -limits.acceleration - frame_acceleration
+        task = self._task
+        rows = moving_frame(
+            self.position,
+            self.velocity,
+            self._acceleration,
+            target,
+            velocity,
+            self._aimed,
+            h,
+            self.limits.velocity,
+            self.limits.acceleration,
+        )
+        (
+            task.current_position,
+            task.current_velocity,
+            task.current_acceleration,
+            task.max_velocity,
+            task.min_velocity,
+            task.max_acceleration,
+            task.min_acceleration,
+        ) = rows[2:].tolist()
         try:
             found = self._solver.calculate(task, self._way) >= 0
         except (ruckig.RuckigError, ValueError):  # ValueError: a result that its bindings have no name for
@@ -112,10 +118,8 @@ class JointTracker:
         if not found:
             self._brake(h)
             return
-        place, rate, change = (np.array(values) for values in self._way.at_time(h))
-        self.position = place + target
-        self.velocity = rate + frame_velocity
-        self._acceleration = change + frame_acceleration
+        place, rate, change = np.array(self._way.at_time(h))
+        self.position, self.velocity, self._acceleration = place + target, rate + rows[0], change + rows[1]
 
     def _brake(self, h: float) -> None:
         """Slow down within acceleration and jerk."""
@@ -128,7 +132,69 @@ class JointTracker:
         self._acceleration = acceleration
 
 
+@compiled
+def exact_step(
+    position: F64,
+    velocity: F64,
+    acceleration: F64,
+    target: F64,
+    arrival: F64,
+    h: float,
+    most_velocity: F64,
+    most_acceleration: F64,
+    most_jerk: F64,
+) -> tuple[bool, F64]:
+    """Whether the cubic that is on the target at the end of the period keeps the limits; its last acceleration (n,).
+
+    That cubic, through both places with both velocities, is what the robot host follows between setpoints.
+    """
+    last = np.empty(position.size)
+    for i in range(position.size):
+        way = target[i] - position[i]
+        first = (6.0 * way / h - 4.0 * velocity[i] - 2.0 * arrival[i]) / h
+        last[i] = (2.0 * velocity[i] + 4.0 * arrival[i] - 6.0 * way / h) / h
+        step = most_jerk[i] * h
+        fits = (
+            abs(arrival[i]) <= most_velocity[i]
+            and abs(first) <= most_acceleration[i]
+            and abs(last[i]) <= most_acceleration[i]
+            and abs(last[i] - first) <= step
+            and abs(first - acceleration[i]) <= step
+        )
+        if not fits:
+            return False, last
+    return True, last
+
+
+@compiled
+def moving_frame(
+    position: F64,
+    velocity: F64,
+    acceleration: F64,
+    target: F64,
+    arrival: F64,
+    aimed: F64,
+    h: float,
+    most_velocity: F64,
+    most_acceleration: F64,
+) -> F64:
+    """(9, n): velocity and acceleration of the target's frame; in it the joints' place, velocity and acceleration, and
+    their limits: largest and least velocity, largest and least acceleration."""
+    rows = np.empty((9, position.size))
+    rows[0] = _within(arrival, most_velocity)
+    rows[1] = _within((arrival - aimed) / h, most_acceleration)
+    before = rows[0] - rows[1] * h
+    rows[2] = position - (target - rows[0] * h + 0.5 * rows[1] * h * h)
+    rows[3], rows[4] = velocity - before, acceleration - rows[1]
+    rows[5], rows[6] = most_velocity - before, -most_velocity - before
+    rows[7], rows[8] = most_acceleration - rows[1], -most_acceleration - rows[1]
+    return rows
+
+
+@compiled
 def _within(wanted: F64, limit: F64) -> F64:
     """`wanted` (n,), scaled as a whole to leave room below `limit` (n,)."""
-    result: F64 = wanted / max(1.0, float(np.max(np.abs(wanted) / (FRAME_SHARE * limit))))
-    return result
+    over = 1.0
+    for i in range(wanted.size):
+        over = max(over, abs(wanted[i]) / (FRAME_SHARE * limit[i]))
+    return wanted / over

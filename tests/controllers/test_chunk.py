@@ -11,7 +11,7 @@ import pytest
 from contracts.controller_bench import moves
 from reflexarc.configs.action import ActionDim, ActionSpec, tcp_delta_spec
 from reflexarc.configs.errors import ControlError
-from reflexarc.controllers.chunk import Anchor, action_space, clip_to_bounds, compose, refusal
+from reflexarc.controllers.chunk import Anchor, action_space, bounds, clip_to_bounds, compose, refusal
 from reflexarc.wire.messages import ActionChunk, TokenRange
 
 SPEC = tcp_delta_spec(2, 0.1)
@@ -128,12 +128,12 @@ def test_one_infinity_among_good_numbers_is_found() -> None:
 
 def test_values_beyond_the_spec_are_clipped_and_named() -> None:
     actions = moves(2, (0.01,), gripper=1.5)
-    clipped, text = clip_to_bounds(actions, SPEC)
+    clipped, text = clip_to_bounds(actions, SPEC, bounds(SPEC))
     assert text == "actions[0].gripper is 1.5, outside [0, 1]; clipped (and 1 more)"
     np.testing.assert_array_equal(clipped[:, -1], 1.0)
     np.testing.assert_array_equal(clipped[:, :-1], actions[:, :-1])
     assert actions[0, -1] == 1.5
-    assert clip_to_bounds(moves(2, (0.01,), gripper=1.0 + 1e-9), SPEC)[1] == ""
+    assert clip_to_bounds(moves(2, (0.01,), gripper=1.0 + 1e-9), SPEC, bounds(SPEC))[1] == ""
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mink
 import mujoco
 import numpy as np
 import pytest
@@ -10,7 +11,16 @@ from contracts.controller_bench import panda
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError
 from reflexarc.configs.load import resolve_asset
-from reflexarc.controllers.ik import LIMIT_MARGIN_RAD, REACHED_M, REACHED_RAD, ArmKinematics, IkStatus
+from reflexarc.controllers.gauss_newton import FAR_DAMPING, LEVER_M, POSTURE_PER_M
+from reflexarc.controllers.ik import (
+    ITERATIONS,
+    LIMIT_MARGIN_RAD,
+    REACHED_M,
+    REACHED_RAD,
+    ArmKinematics,
+    IkStatus,
+    arm_model,
+)
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64
 
@@ -73,6 +83,55 @@ def test_targets_are_reached_within_the_joints_speed(arm: ArmKinematics, seed: i
     error = geometry.delta_between(arm.forward(joints), target)
     np.testing.assert_allclose(error, 0.0, atol=REACHED_RAD)
     assert np.linalg.norm(error[:3]) < REACHED_M
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.2])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_joints_move_as_mink_would_move_them(seed: int, spread: float) -> None:
+    """The same tasks, weights and bounds in mink, with a pull to the posture that shows; far: at top speed."""
+    config = ControllerConfig(ik_posture_cost=0.03)
+    arm, start = ArmKinematics(ROBOT, config), near_home(seed)
+    goal = arm.forward(start + np.random.default_rng(seed).uniform(-spread, spread, len(start)))
+    moved = arm.solve(goal, start, PERIOD_S).joint_position - start
+    share = np.max(np.abs(moved) / (SPEED * PERIOD_S))
+    assert (share == pytest.approx(1.0)) == (spread > 0.1)
+    # Far off, the second order shows in which a twist differs from a way and a rotation vector.
+    np.testing.assert_allclose(moved, by_mink(goal, start, config), atol=1e-4 if spread < 0.1 else 5e-4)
+    if spread < 0.1:
+        assert np.max(np.abs(moved - by_mink(goal, start, ControllerConfig()))) > 5e-4
+
+
+def by_mink(goal: F64, start: F64, config: ControllerConfig) -> F64:
+    """How far mink moves the joints (n,) towards `goal` (7,) in the base frame, which is the world's here."""
+    model = arm_model(ROBOT)
+    configuration = mink.Configuration(model, start)
+    frame = mink.FrameTask(
+        ROBOT.tcp_site, "site", position_cost=1.0, orientation_cost=1.0, lm_damping=FAR_DAMPING
+    )
+    frame.set_target(mink.SE3(np.concatenate([goal[3:], goal[:3]])))
+    home = mink.PostureTask(model, cost=config.ik_posture_cost)
+    home.set_target(HOME)
+    error = geometry.delta_between(arm_pose(configuration), goal)
+    travel = np.linalg.norm(error[:3]) + LEVER_M * np.linalg.norm(error[3:])
+    home.gain = min(1.0, POSTURE_PER_M * float(travel))
+    limits = [
+        mink.ConfigurationLimit(model, gain=1.0, min_distance_from_limits=LIMIT_MARGIN_RAD),
+        mink.VelocityLimit(model, {joint.name: joint.velocity for joint in ROBOT.joints}),
+    ]
+    for _ in range(ITERATIONS):
+        velocity = mink.solve_ik(
+            configuration, [frame, home], PERIOD_S, "daqp", damping=config.ik_damping, limits=limits
+        )
+        configuration.integrate_inplace(velocity, PERIOD_S)
+        home.gain = 0.0
+    moved: F64 = configuration.q - start
+    return moved / max(1.0, float(np.max(np.abs(moved) / (SPEED * PERIOD_S))))
+
+
+def arm_pose(configuration: mink.Configuration) -> F64:
+    """The TCP's pose (7,) in the world."""
+    there = configuration.get_transform_frame_to_world(ROBOT.tcp_site, "site")
+    return geometry.pose(there.translation(), there.rotation().wxyz)
 
 
 def test_a_target_out_of_reach_is_a_status_and_keeps_the_limits(arm: ArmKinematics) -> None:

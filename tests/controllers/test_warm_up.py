@@ -1,4 +1,4 @@
-"""Nothing is compiled while the loop runs: a controller is ready when it is made."""
+"""Nothing is compiled while the loops run: controller and filter are ready when they are made."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ import sys
 import pytest
 
 SCRIPT = """
-from reflexarc.controllers import kernels
+import sys
 from reflexarc.setup import load_setup
 from reflexarc.sim.experts import make_expert
 from reflexarc.sim.lockstep import LockstepSession
 from reflexarc.sim.world import World
 
-KERNELS = [kernels.cubic_at, kernels.beside]
 setup = load_setup(overrides=["controller.interpolation={interpolation}"])
 world = World("lift", setup.robot)
 session = LockstepSession(world, setup.robot, setup.safety, setup.controller, make_expert(world))
-made = [len(kernel.signatures) for kernel in KERNELS]
+kernels = {
+    kernel
+    for name, module in sys.modules.items()
+    if name.startswith("reflexarc.")
+    for kernel in vars(module).values()
+    if hasattr(kernel, "signatures")
+}
+made = {kernel: len(kernel.signatures) for kernel in kernels}
 assert session.run(3, time_limit_s=8.0).success
-print(made, [len(kernel.signatures) for kernel in KERNELS])
+print(len(made), [kernel.__name__ for kernel in kernels if len(kernel.signatures) > made[kernel]])
 """
 
 
@@ -33,4 +39,6 @@ def test_an_episode_compiles_nothing(interpolation: str) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split("\n")[-2] == "[1, 1] [1, 1]"
+    count, late = done.stdout.split("\n")[-2].split(" ", 1)
+    assert int(count) > 40
+    assert late == "[]"
