@@ -117,7 +117,7 @@ class WatchedArm:
     def _distances(self, centers: F64) -> F64:
         """(P,) m of each pair: exact where it is near, else at least the distance of the balls or boxes about them."""
         apart = np.abs(centers[self._first] - centers[self._second]) - self._size
-        found = np.linalg.norm(np.maximum(apart, 0.0), axis=1) - self._ball
+        found: F64 = np.linalg.norm(np.maximum(apart, 0.0), axis=1) - self._ball
         for pair in np.flatnonzero(found < self._keep + NEAR):
             a, b = int(self._first[pair]), int(self._second[pair])
             most = float(self._keep[pair]) + NEAR
