@@ -17,6 +17,7 @@ The independent monitor watches beside the host and stops nothing here; "trips" 
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import json
 import sys
@@ -111,7 +112,7 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
         "peak_over_expected_normal": max(item.strict for item in attacks),
         "contacts": sum(item.contacts for item in attacks),
         "stops": sum(item.stops for item in attacks),
-        "trips": sum(item.trips for item in attacks),
+        "trips": dict(collections.Counter(reason for item in attacks for reason in item.trips)),
         "broken": sum(
             item.penetration > TOLERANCE_M
             or max(item.sustained, item.sustained_links) > ceiling
@@ -138,7 +139,7 @@ def _print(figures: dict[Kind, dict[str, Any]], robot: str) -> None:
             f"{row['peak_over_expected_normal']:.2f}",
             str(row["contacts"]),
             str(row["stops"]),
-            str(row["trips"]),
+            str(sum(row["trips"].values())),
             str(row["broken"]),
         )
     Console(width=120).print(table)

@@ -65,8 +65,8 @@ class Attack:
     which only the joints' torques tell of. peak, predicted, speed: of the contact whose peak was highest beside its
     v·sqrt(k·m), or beside the transient ceiling where that is more: a slow contact is a press, which is bounded so.
     excess: that ratio; strict: the worst such ratio with the normal part of the speed alone. by: the geom of the arm
-    that it was. stops: of the host. trips: how often the independent monitor, which watches beside it, would have
-    stopped the arm; rules: what limited it, how often.
+    that it was. stops: of the host. trips: why the independent monitor, which watches beside it, would have stopped the
+    arm, each time; rules: what limited it, how often.
     """
 
     kind: Kind
@@ -82,7 +82,7 @@ class Attack:
     by: str
     contacts: int
     stops: int
-    trips: int
+    trips: list[str]
     rules: dict[str, int]
 
 
@@ -295,7 +295,7 @@ class _Watch:
     def __init__(self, arena: Arena) -> None:
         self._monitor = Monitor(arena.robot, arena.safety)
         self._sight, self._reason, self._seen_ns = BLANK, "", -LOOK_NS
-        self.trips = 0
+        self.trips: list[str] = []
 
     def look(self, state: State) -> None:
         """At the monitor's own rate."""
@@ -312,7 +312,8 @@ class _Watch:
         )
         before = self._reason
         self._sight, self._reason = self._monitor.see(self._sight, reading, state, state.t_ns)
-        self.trips += bool(self._reason) and not before
+        if self._reason and not before:
+            self.trips.append(self._reason)
 
 
 @dataclasses.dataclass(slots=True)

@@ -33,7 +33,9 @@ def test_nothing_is_entered_and_nothing_is_pressed(
     assert max(item.penetration for item in found) <= TOLERANCE_M
     assert max(item.sustained for item in found) <= safety.force_ceiling
     assert max(item.excess for item in found) <= 1.2
-    assert sum(item.trips for item in found) == 0, "the monitor took the filter's work for a failure"
+    # The monitor takes nothing of it for a failure, but what hits a stiff thing at full speed may be that.
+    alarms = {reason for item in found for reason in item.trips}
+    assert alarms <= ({"the wrist is pressed far beyond its ceiling"} if kind in STIFFNESS else set())
     if kind in STIFFNESS:
         assert sum(item.contacts for item in found) > 0, "it never touched anything"
     rules = set().union(*(item.rules for item in found))
