@@ -28,3 +28,15 @@ class EngineConfig(Config):
     visual_share: float = Field(default=1.0, gt=0, le=1)
     prune_layer: int = Field(default=2, ge=1)
     reuse_vision: bool = True
+
+
+class Pi0EngineConfig(Config):
+    """How lerobot's π0 is run.
+
+    graphs, compile: as above. weights: of the language model, which sees all tokens of a chunk's prefix at once:
+    `fp8` multiplies in fp8, and needs a GPU that does; weights alone in fewer bits would save nothing there.
+    """
+
+    graphs: bool = True
+    compile: bool = False
+    weights: Literal["full", "fp8"] = "full"

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from reflexarc.configs.base import Config
-from reflexarc.configs.engine import EngineConfig
+from reflexarc.configs.engine import EngineConfig, Pi0EngineConfig
+from reflexarc.configs.placement import Device, Precision
 
 StateFeature = Literal[
     "position", "rotvec", "euler_xyz", "quat_wxyz", "joint_position", "gripper", "gripper_fingers"
@@ -64,7 +65,7 @@ class ForeignConfig(Config):
     state: tuple[StateFeature, ...] = ()
     finger_open_m: float = Field(default=0.04, gt=0)
     action: ActionConvention = ActionConvention()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class OpenVlaConfig(ForeignConfig):
@@ -84,7 +85,7 @@ class OpenVlaConfig(ForeignConfig):
     center_crop: bool = False
     resize: Literal["bicubic", "lanczos3"] = "bicubic"
     chunk: int | None = Field(default=None, ge=1, le=128)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     engine: EngineConfig = EngineConfig()
 
 
@@ -92,8 +93,10 @@ class LeRobotConfig(ForeignConfig):
     """A policy of lerobot.
 
     image_keys: its image features in the order of `cameras`; by default those of its configuration, in their order.
+    engine: how π0 is run; the others are run by lerobot's own code.
     """
 
     cameras: tuple[str, ...] = Field(default=("front", "wrist"), min_length=1)
     image_keys: tuple[str, ...] = ()
+    engine: Pi0EngineConfig = Pi0EngineConfig()
     state: tuple[StateFeature, ...] = ("joint_position", "gripper")

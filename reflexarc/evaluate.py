@@ -20,6 +20,7 @@ from rich.table import Table
 
 from reflexarc.collect import EPISODE_SEEDS, EVALUATION_SEED_BASE
 from reflexarc.configs.errors import ConfigError, unknown
+from reflexarc.configs.placement import Placement
 from reflexarc.policies import open_policy
 from reflexarc.pool import run_jobs
 from reflexarc.record import git_revision, versions
@@ -56,6 +57,7 @@ class EvalJob:
     setup: Setup
     log_dir: Path | None
     seen: bool = False
+    placement: Placement | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,12 +90,23 @@ def evaluate(
     workers: int = 2,
     log_dir: Path | None = None,
     seen: bool = False,
+    placement: Placement | None = None,
 ) -> list[Evaluated]:
     """Run `episodes` of each task; returns the results sorted by task and index."""
     batch = max(1, min(10, math.ceil(episodes / max(1, workers))))
     jobs = [
         EvalJob(
-            task, policy, seed, first, min(batch, episodes - first), wording, latency, setup, log_dir, seen
+            task,
+            policy,
+            seed,
+            first,
+            min(batch, episodes - first),
+            wording,
+            latency,
+            setup,
+            log_dir,
+            seen,
+            placement,
         )
         for task in tasks
         for first in range(0, episodes, batch)
@@ -117,7 +130,7 @@ def _episodes(job: EvalJob) -> Iterator[Evaluated]:
 
     task = get_task(job.task)
     world = World(job.task, job.setup.robot)
-    policy = open_policy(job.policy, world)
+    policy = open_policy(job.policy, world, placement=job.placement)
     world.image_size = (
         policy.info.image_height,
         policy.info.image_width,

@@ -24,6 +24,7 @@ from rich.table import Table
 from reflexarc.commands.options import write_json
 from reflexarc.configs.action import ActionSpec, tcp_delta_spec
 from reflexarc.configs.errors import LogError, PolicyError, ReflexarcError
+from reflexarc.configs.placement import Placement
 from reflexarc.datasets.format import CAMERA_PREFIX
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import TCP_DIMS, sample_episode
@@ -102,12 +103,19 @@ class Preflight:
     tried: list[Tried]
 
 
-def run_preflight(policy: str, episodes: Sequence[Path], *, instants: int, json_path: Path | None) -> int:
+def run_preflight(
+    policy: str,
+    episodes: Sequence[Path],
+    *,
+    instants: int,
+    json_path: Path | None,
+    placement: Placement | None = None,
+) -> int:
     """Check a policy by name, print the table, write the figures; returns 0 only where nothing is wrong."""
     from reflexarc.policies import open_policy
 
     console = Console()
-    opened = open_policy(policy)
+    opened = open_policy(policy, placement=placement)
     logs = find_logs(episodes)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("asking the policy", total=None)

@@ -16,6 +16,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
@@ -25,12 +26,17 @@ from torch import Tensor
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError, unknown
+from reflexarc.configs.placement import OwnSettings, Placement
 from reflexarc.configs.policy import PolicyConfig
 from reflexarc.vla.actions import ActionCodec
 from reflexarc.vla.model import VlaModel
+from reflexarc.vla.placement import placed
 from reflexarc.vla.stats import Stats
 from reflexarc.vla.tokenizers import FastTokenizer, UniformTokenizer, WordTokenizer, read_grid
 from reflexarc.wire.contracts import Policy
+
+if TYPE_CHECKING:
+    from reflexarc.vla.runtime import VlaPolicy
 
 FAST = "fast"
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -94,25 +100,35 @@ def embedded() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG}"))
 
 
-def load_policy(name_or_path: str, *, threads: int = 1) -> Policy:
+def load_policy(name_or_path: str, *, threads: int = 1, placement: Placement | None = None) -> Policy:
     """The policy of an embedded checkpoint, a folder, or a settings file that names one; torch gets `threads` threads.
 
-    A settings file with a `planner`, or a model with a slow level, is the two-level mode (`vla/planners/`). A folder of
-    OpenVLA's or of lerobot's is known by its config.json, and read as `vla/adapters/` says.
+    placement: where its models run and in what numbers, in place of what its settings say. A settings file with a
+    `planner`, or a model with a slow level, is the two-level mode (`vla/planners/`). A folder of OpenVLA's or of
+    lerobot's is known by its config.json, and read as `vla/adapters/` says.
     Raises PolicyError naming the embedded checkpoints, or the file and the tensor that are wrong.
     """
     from reflexarc.vla.adapters.foreign import foreign_loader
     from reflexarc.vla.planners.two_level import above, load_two_level
-    from reflexarc.vla.runtime import VlaPolicy
 
-    path = find(name_or_path)
-    two_level = load_two_level(path, threads)
+    path, said = find(name_or_path), placement or Placement()
+    two_level = load_two_level(path, threads, said)
     if two_level is not None:
         return two_level
     foreign = foreign_loader(path)
     if foreign is not None:
-        return foreign(path, threads)
-    return above(VlaPolicy(load_checkpoint(path), threads=threads))
+        return foreign(path, threads, said)
+    return above(load_own(path, threads, said))
+
+
+def load_own(path: Path, threads: int, said: Placement) -> VlaPolicy:
+    """A checkpoint of our own, by its folder or by a settings file that names the folder."""
+    from reflexarc.vla.adapters.foreign import checkpoint_folder, read_settings
+    from reflexarc.vla.runtime import VlaPolicy
+
+    checkpoint = load_checkpoint(checkpoint_folder(path))
+    settings = placed(read_settings(path, OwnSettings), said)
+    return VlaPolicy(checkpoint, threads=threads, device=settings.device, precision=settings.precision)
 
 
 def find(name_or_path: str) -> Path:

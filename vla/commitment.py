@@ -29,22 +29,24 @@ class Commitment:
 
     bins: (B, H, D) int64. values: (B, H, D) float32 in [-1, 1] over the bounds of the bins. weights: (B, H) float32, 1
     where an action will be over on arrival, from there on falling to 0 where nothing is committed (`soft_mask`).
+    frozen: how many of the first actions are decided in every row.
     """
 
     bins: Tensor
     values: Tensor
     weights: Tensor
+    frozen: int
+
+    def to(self, device: torch.device) -> Commitment:
+        """The same on another device."""
+        bins, values, weights = (each.to(device) for each in (self.bins, self.values, self.weights))
+        return Commitment(bins, values, weights, self.frozen)
 
     def decided(self, fixed: Tensor) -> Tensor:
         """(B, H, D) int64: the bin of a token that is decided, -1 for the others. fixed: (D,) that of a dimension that
         never varies, else -1.
         """
         return torch.where(self.weights[..., None] >= 1.0, self.bins, fixed)
-
-    @property
-    def frozen(self) -> int:
-        """How many of the first actions are decided in every row."""
-        return int((self.weights >= 1.0).all(dim=0).long().cumprod(dim=0).sum())
 
 
 def commitment(
@@ -63,6 +65,7 @@ def commitment(
         bins=torch.from_numpy(grid.encode(actions)),
         values=torch.from_numpy(grid.normalise(actions).astype(np.float32)),
         weights=weights,
+        frozen=int((weights >= 1.0).all(dim=0).long().cumprod(dim=0).sum()),
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reflexarc.configs.policy import ModelConfig
-from reflexarc.vla.connectors import build_connector
+from reflexarc.vla.connectors import Resampler, build_connector
 from reflexarc.vla.engine.reuse import Features, digest_pixels
 from reflexarc.vla.focus import FocusHead
 from reflexarc.vla.heads import HeadShape, build_head
@@ -161,6 +161,22 @@ class VlaModel(nn.Module):
         tokens, keep = self.see(inputs)
         prefix, plan, _ = self.think(inputs, tokens, keep)
         return self.head.decode(self.trunk, prefix, plan)
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """Hold the matrices of the large parts in `dtype`, for acting under autocast: half the memory to be read.
+
+        The others stay in float32: norms, tables, the small layers around state and focus, and the resampler, which
+        computes places.
+        """
+        resampler = isinstance(self.connector, Resampler)
+        parts = [self.tower, self.trunk.llama, getattr(self.head, "expert", None)]
+        for part in (*parts, None if resampler else self.connector, self.slow):
+            if isinstance(part, VlaModel):
+                part.narrow(dtype)
+            elif isinstance(part, nn.Module):
+                for module in part.modules():
+                    if isinstance(module, nn.Linear | nn.Conv2d):
+                        module.to(dtype)
 
     def parameter_count(self) -> int:
         """Number of trained numbers."""

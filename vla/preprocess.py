@@ -60,21 +60,22 @@ def proprio_features(
     return np.concatenate([columns[name] for name in features], axis=1).astype(np.float64)
 
 
-def to_inputs(raw: Raw, stats: Stats) -> Inputs:
-    """The model's batch. Padding that no row of the batch needs is dropped."""
+def to_inputs(raw: Raw, stats: Stats, device: torch.device | None = None) -> Inputs:
+    """The model's batch. Padding that no row of the batch needs is dropped; pictures travel to `device` as bytes."""
     length = max(1, int((raw.words != PAD).sum(axis=1).max()))
-    return Inputs(
-        images=image_tensor(raw.images),
+    inputs = Inputs(
+        images=image_tensor(raw.images, device),
         seen=torch.from_numpy(raw.seen),
         words=torch.from_numpy(raw.words[:, :length].copy()),
         proprio=torch.from_numpy(stats.normalise(raw.proprio).astype(np.float32)),
         tcp=torch.from_numpy(raw.tcp.astype(np.float32)),
     )
+    return inputs if device is None else inputs.to(device)
 
 
-def image_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """(B, C, S, S, 3) uint8 to (B, C, 3, S, S) float32 in [-1, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 2)
+def image_tensor(images: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
+    """(B, C, S, S, 3) uint8 to (B, C, 3, S, S) float32 in [-1, 1], computed where `device` says."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device).movedim(-1, 2)
     return tensor.to(torch.float32, memory_format=torch.contiguous_format).mul_(2.0 / 255.0).sub_(1.0)
 
 

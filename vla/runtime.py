@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError, unknown
+from reflexarc.configs.placement import Device, Precision
 from reflexarc.vla.actions import Said
 from reflexarc.vla.checkpoint import Checkpoint
 from reflexarc.vla.commitment import commitment, committed, continued
 from reflexarc.vla.engine.reuse import Features
 from reflexarc.vla.engine.steps import Steps
 from reflexarc.vla.engine.words import KeptWords
+from reflexarc.vla.inputs import Inputs
+from reflexarc.vla.placement import place, wait
 from reflexarc.vla.preprocess import Raw, concatenate, proprio_features, to_inputs
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
@@ -23,17 +28,28 @@ from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
 
 
 class VlaPolicy:
-    """Runs on the CPU in float32, so that the same observation gives the same tokens on the same machine.
+    """On the CPU and in float32 unless told otherwise: so the same observation gives the same tokens.
 
-    threads: of torch, for the whole process; one leaves the other cores to the loops.
+    threads: of torch, for the whole process; one leaves the other cores to the loops. device, precision: where the
+    checkpoint's model is moved to, and what its products are computed in. Raises PolicyError if there is no such thing.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        threads: int = 1,
+        device: Device = "cpu",
+        precision: Precision = "auto",
+    ) -> None:
         torch.set_num_threads(threads)
+        self._device, self._dtype = place(device, precision)
         self._checkpoint = checkpoint
-        self._model = checkpoint.model.eval()
+        self._model = checkpoint.model.eval().to(self._device)
+        if self._dtype is not torch.float32:
+            self._model.narrow(self._dtype)
         self._model.trunk.kept = KeptWords()
-        self._model.trunk.steps = Steps.of(self._model.trunk.llama)
+        self._model.trunk.steps = Steps(self._model.trunk.llama)
         if self._model.slow is not None:
             self._model.slow.trunk.kept = KeptWords()
         for level in (self._model, self._model.slow):
@@ -95,22 +111,44 @@ class VlaPolicy:
                 answers[index] = chunk
         return [answer for answer in answers if answer is not None]
 
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """What the model is run under: no gradients, products in the policy's precision."""
+        # What autocast keeps of weights was made without gradients, and guidance would need one through it.
+        narrow = torch.autocast(
+            self._device.type,
+            torch.bfloat16,
+            enabled=self._dtype is torch.bfloat16,
+            cache_enabled=False,
+        )
+        with torch.inference_mode(), narrow:
+            yield
+
+    def inputs(self, rows: Sequence[Raw]) -> Inputs:
+        """What `raw` made of several observations, as the model's batch, where the model is."""
+        return to_inputs(concatenate(rows), self._checkpoint.stats, self._device)
+
     def _run(self, observations: list[Observation], rows: list[Raw], began: int) -> list[ActionChunk]:
         """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
         latents = [each.latent for each in observations if each.latent is not None]
-        inputs = to_inputs(concatenate(rows), self._checkpoint.stats)
+        inputs = self.inputs(rows)
         if latents:
-            inputs = dataclasses.replace(inputs, latent=torch.tensor(np.stack(latents), dtype=torch.float32))
+            said = torch.tensor(np.stack(latents), dtype=torch.float32, device=self._device)
+            inputs = dataclasses.replace(inputs, latent=said)
         inputs = self._model.tell(inputs)
         going = commitment(observations, self._checkpoint.spec, self._checkpoint.codec.grid)
+        going = None if going is None else going.to(self._device)
+        wait(self._device)
         prepared = time.perf_counter_ns()
-        with torch.inference_mode():
+        with self.computing():
             tokens, keep = self._model.see(inputs)
+            wait(self._device)
             seen = time.perf_counter_ns()
             prefix, plan, _ = self._model.think(inputs, tokens, keep)
+            wait(self._device)
             thought = time.perf_counter_ns()
             answer = self._model.head.decode(self._model.trunk, prefix, plan, going)
-        said = self._checkpoint.codec.read(answer)
+        read = self._checkpoint.codec.read(answer)
         done = time.perf_counter_ns()
         latency = {
             "preprocess": prepared - began,
@@ -118,7 +156,7 @@ class VlaPolicy:
             "prefix": thought - seen,
             "action": done - thought,
         }
-        return [self._chunk(each, said, row, latency) for row, each in enumerate(observations)]
+        return [self._chunk(each, read, row, latency) for row, each in enumerate(observations)]
 
     def _chunk(
         self, observation: Observation, said: Said, row: int, latency_ns: dict[str, int]
@@ -151,8 +189,8 @@ class VlaPolicy:
         images = np.full((1, len(model.cameras), size, size, 3), 128, dtype=np.uint8)
         words, seen = self._checkpoint.words.encode(""), np.ones(images.shape[:2], dtype=bool)
         raw = Raw(images, seen, words[None], np.zeros((1, features)), np.zeros((1, 3)))
-        with torch.inference_mode():
-            self._model.act(to_inputs(raw, self._checkpoint.stats))
+        with self.computing():
+            self._model.act(self.inputs([raw]))
 
     def raw(self, observation: Observation) -> Raw:
         """What the model is given of an observation: a batch of one. Raises PolicyError as `act` does."""
@@ -205,13 +243,13 @@ class VlaPolicy:
         if camera not in observation.images:
             missing = unknown("camera", camera, observation.images)
             raise PolicyError(f"{self._checkpoint.model_id} needs camera {camera}: {missing}")
-        try:
-            image = decode_image(observation.images[camera])
-        except WireError as error:
-            raise PolicyError(str(error)) from error
-        if image.shape != (size, size, 3):
+        frame = observation.images[camera]
+        if (frame.height, frame.width) != (size, size):
             raise PolicyError(
-                f"camera {camera}: image of {image.shape[0]}x{image.shape[1]}; "
+                f"camera {camera}: image of {frame.height}x{frame.width}; "
                 f"{self._checkpoint.model_id} needs {size}x{size}"
             )
-        return image
+        try:
+            return decode_image(frame)
+        except WireError as error:
+            raise PolicyError(str(error)) from error

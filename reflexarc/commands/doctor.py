@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from reflexarc.commands.options import JsonPath
+from reflexarc.commands.options import AS_SET, JsonPath, Placed
 from reflexarc.configs.errors import ConfigError, unknown
 
 
@@ -21,6 +21,7 @@ def doctor(
     episodes: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR ...")] = (),
     instants: int = 96,
     horizon: int = 8,
+    placement: Placed = AS_SET,
     json: JsonPath = None,
 ) -> None:
     """Check Python, GPU, OpenGL, cores, clock, disk and ports, and name what is missing.
@@ -40,6 +41,7 @@ def doctor(
         episodes: logs of demonstrations, or folders of them.
         instants: how many moments of the demonstrations the policy is asked about.
         horizon: actions in the chunks that tokenizers write.
+        placement: where the policy's model runs and in what numbers.
     """
     known = ["policy CHECKPOINT", "tokenizer", "tokenizer FOLDER"]
     if what and (what[0], len(what)) not in (("policy", 2), ("tokenizer", 1), ("tokenizer", 2)):
@@ -52,7 +54,7 @@ def doctor(
     elif what:
         from reflexarc.preflight import run_preflight
 
-        code = run_preflight(what[1], episodes, instants=instants, json_path=json)
+        code = run_preflight(what[1], episodes, instants=instants, json_path=json, placement=placement)
     else:
         from reflexarc.doctor import run_doctor
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from reflexarc.commands.options import JsonPath, Set, console, write_json
+from reflexarc.commands.options import AS_SET, JsonPath, Placed, Set, console, write_json
 
 
 def evaluate(
@@ -26,6 +26,7 @@ def evaluate(
     safety: str = "panda",
     controller: str = "default",
     log: Path | None = None,
+    placement: Placed = AS_SET,
     overrides: Set = (),
     json: JsonPath = None,
 ) -> None:
@@ -48,6 +49,7 @@ def evaluate(
         safety: preset or file of safety limits.
         controller: preset or file of the controller.
         log: folder for the episode logs.
+        placement: where the policy's model runs and in what numbers.
     """
     from reflexarc import evaluate as evaluation
     from reflexarc.setup import load_setup
@@ -59,7 +61,7 @@ def evaluate(
     if policy != "expert":
         from reflexarc.policies import open_policy
 
-        open_policy(policy)
+        open_policy(policy, placement=placement)
     results = evaluation.evaluate(
         policy,
         tasks,
@@ -71,6 +73,7 @@ def evaluate(
         workers=workers,
         log_dir=log,
         seen=seen,
+        placement=placement,
     )
     figures = evaluation.report(
         results, policy=policy, seed=seed, wording=wording, latency=latency, setup=setup, seen=seen

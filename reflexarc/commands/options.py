@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from reflexarc.configs.errors import ConfigError
+from reflexarc.configs.placement import Placement
 
 Set = Annotated[
     tuple[str, ...],
@@ -22,6 +23,10 @@ Set = Annotated[
     tyro.conf.UseAppendAction,
 ]
 JsonPath = Annotated[Path | None, tyro.conf.arg(name="json", metavar="PATH", help="also write the figures")]
+
+Placed = Annotated[Placement, tyro.conf.arg(name="")]
+"""`--device` and `--precision`, wherever a policy is named."""
+AS_SET = Placement()
 
 console = Console()
 

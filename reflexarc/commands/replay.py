@@ -8,8 +8,9 @@ from pathlib import Path
 import tyro
 from rich.table import Table
 
-from reflexarc.commands.options import JsonPath, console, run_folder, write_json
+from reflexarc.commands.options import AS_SET, JsonPath, Placed, console, run_folder, write_json
 from reflexarc.configs.errors import LogError, PolicyError
+from reflexarc.configs.placement import Placement
 from reflexarc.wire.endpoints import BASE_PORT
 
 
@@ -26,6 +27,7 @@ def replay(
     arm: str = "panda",
     safety: str = "panda",
     out: Path | None = None,
+    placement: Placed = AS_SET,
     json: JsonPath = None,
 ) -> None:
     """Re-simulate logged episodes to the bit, send them to a robot, or ask a policy what the log's policy was asked.
@@ -53,6 +55,7 @@ def replay(
         arm: with `robot`: preset or file of the robot.
         safety: with `robot`: preset or file of safety limits, for the record; its host has its own.
         out: with `robot`: folder for the new log.
+        placement: with `policy`: where its model runs and in what numbers.
     """
     if not log:
         raise LogError("name at least one episode log (.mcap) to replay")
@@ -63,7 +66,7 @@ def replay(
             raise LogError(f"--robot replays one log at a time; {len(log)} are named")
         drive(log[0], speed, approach, port, (arm, safety), out, json)
     elif policy:
-        replay_with(policy, log, tolerance, picture, json)
+        replay_with(policy, log, tolerance, picture, json, placement)
     else:
         resimulate(log, json)
 
@@ -120,13 +123,18 @@ def drive(
 
 
 def replay_with(
-    name: str, logs: tuple[Path, ...], tolerance: float, picture: Path | None, json: Path | None
+    name: str,
+    logs: tuple[Path, ...],
+    tolerance: float,
+    picture: Path | None,
+    json: Path | None,
+    placement: Placement,
 ) -> None:
     """Answers again; PolicyError if they are further apart than `tolerance`."""
     from reflexarc.policies import open_policy
     from reflexarc.policy_replay import draw, figures, replay_policy
 
-    policy = open_policy(name)
+    policy = open_policy(name, placement=placement)
     table = Table(
         "log", "answers", "equal", "tokens that differ", "worst", "of", "at", title=f"{name} against the logs"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import uuid
 from collections.abc import Callable, Collection
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from reflexarc.commands.options import console
+from reflexarc.commands.options import AS_SET, Placed, console
 from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.placement import Placement
 from reflexarc.configs.serving import ServingConfig
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import BASE_PORT, Endpoints
@@ -31,6 +33,7 @@ def serve(
     http_port: int | None = None,
     ray: str = "",
     ray_gpus: float = 0.0,
+    placement: Placed = AS_SET,
     config: Annotated[ServingConfig, tyro.conf.arg(name="")] = DEFAULT,
 ) -> None:
     """Serve a policy over ZMQ on the loopback interface until Ctrl-C; robots that ask together are answered together.
@@ -46,16 +49,21 @@ def serve(
         ray: a Ray cluster's address (`auto`: the one that runs on this machine); the models run there, one a replica.
             Needs the extra `[ray]`.
         ray_gpus: GPUs, or what part of one, that each model on the cluster is given.
+        placement: where the model runs and in what numbers.
         config: how many robots it takes on, and how long it lets them wait.
     """
     endpoints = Endpoints(base_port=port)
     console.print(f"serving {policy} on {endpoints.policy}; Ctrl-C ends it")
+    options: dict[str, Any] = {
+        "config": config,
+        "ray": ray,
+        "ray_gpus": ray_gpus,
+        "placement": placement,
+    }
     if replicas > 1:
-        serve_replicas(
-            policy, endpoints, replicas, config=config, http_port=http_port, ray=ray, ray_gpus=ray_gpus
-        )
+        serve_replicas(policy, endpoints, replicas, http_port=http_port, options=options)
     else:
-        serve_policy(policy, endpoints, config=config, http_port=http_port, ray=ray, ray_gpus=ray_gpus)
+        serve_policy(policy, endpoints, http_port=http_port, **options)
 
 
 def serve_policy(
@@ -67,6 +75,7 @@ def serve_policy(
     peer: str = "policy",
     ray: str = "",
     ray_gpus: float = 0.0,
+    placement: Placement = AS_SET,
 ) -> None:
     """Load the policy, here or on the cluster `ray`, and serve it; the body of the policy server's process."""
     from reflexarc.policies import open_policy
@@ -75,13 +84,11 @@ def serve_policy(
 
     give_way_to_loops()
     with contextlib.ExitStack() as stack:
-        load: Callable[[str], Policy] = open_policy
+        load: Callable[[str], Policy] = functools.partial(open_policy, placement=placement)
         if ray:
             cluster_module = _cluster()
             # What a server that ended badly left on the cluster must not be taken for this one's.
-            cluster = cluster_module.ClusterLoader(
-                ray, f"{peer}-{uuid.uuid4().hex[:8]}", open_policy, ray_gpus
-            )
+            cluster = cluster_module.ClusterLoader(ray, f"{peer}-{uuid.uuid4().hex[:8]}", load, ray_gpus)
             stack.callback(cluster.close)
             load = cluster.load
         run_server(load(policy), endpoints, config=config, load=load, http_port=http_port, peer=peer)
@@ -92,12 +99,13 @@ def serve_replicas(
     endpoints: Endpoints,
     count: int,
     *,
-    config: ServingConfig,
+    options: dict[str, Any],
     http_port: int | None = None,
-    ray: str = "",
-    ray_gpus: float = 0.0,
 ) -> None:
-    """`count` policy servers in processes of their own and the relay before them; one that dies is started again."""
+    """`count` policy servers in processes of their own and the relay before them; one that dies is started again.
+
+    options: of `serve_policy`.
+    """
     from reflexarc.processes import Processes
     from reflexarc.vla.serving.replicas import run_relay
 
@@ -105,9 +113,8 @@ def serve_replicas(
         tempfile.TemporaryDirectory(prefix="reflexarc-") as name,
         Processes(Path(name) / "logs") as processes,
     ):
-        if ray:
-            _cluster().begin_serving(ray)
-        options = {"config": config, "ray": ray, "ray_gpus": ray_gpus}
+        if options["ray"]:
+            _cluster().begin_serving(options["ray"])
         replicas = _Replicas(processes, Path(name), http_port, options)
         for index in range(count):
             replicas.start(index, policy)

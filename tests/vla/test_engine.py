@@ -16,6 +16,8 @@ from transformers import (
     PhiModel,
     Qwen2Config,
     Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
 )
 
 from reflexarc.configs.errors import PolicyError
@@ -28,6 +30,7 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, int]]] = {
     "llama": (LlamaConfig, LlamaModel, {"num_key_value_heads": 6}),
     "llama, grouped": (LlamaConfig, LlamaModel, {"num_key_value_heads": 2}),
     "qwen2": (Qwen2Config, Qwen2Model, {"num_key_value_heads": 2}),
+    "qwen3": (Qwen3Config, Qwen3Model, {"num_key_value_heads": 2, "head_dim": 16}),
     "gemma": (GemmaConfig, GemmaModel, {"num_key_value_heads": 1, "head_dim": 32}),
 }
 
@@ -140,5 +143,5 @@ def test_an_unknown_family_is_named() -> None:
     config = PhiConfig(
         vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    with pytest.raises(PolicyError, match=r"unknown family 'phi'; known: gemma, llama, qwen2"):
+    with pytest.raises(PolicyError, match=r"unknown family 'phi'; known: gemma, llama, qwen2, qwen3"):
         Decoder(PhiModel(config))

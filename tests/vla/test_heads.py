@@ -86,7 +86,7 @@ def test_draws_share_their_rows_pass_of_the_trunk(time: str) -> None:
     prefix, plan = thought(model, batch)
     draws = 3
     actions = torch.randn(len(plan) * draws, HORIZON, len(head.varies))
-    times = torch.rand(len(actions))
+    times = torch.rand(len(actions)).tolist()
     together = head.velocity(model.trunk, prefix, plan.repeat_interleave(draws, dim=0), actions, times)
     for draw in range(draws):
         alone = head.velocity(model.trunk, prefix, plan, actions[draw::draws], times[draw::draws])
@@ -108,7 +108,7 @@ def test_an_adaptive_expert_begins_as_if_it_were_not_there() -> None:
     model, head, batch = flow_model(time="adarms")
     prefix, plan = thought(model, batch)
     swapped = thought(model, dataclasses.replace(batch, inputs=_reversed(batch)))[0]
-    actions, times = torch.randn(len(plan), HORIZON, len(head.varies)), torch.rand(len(plan))
+    actions, times = torch.randn(len(plan), HORIZON, len(head.varies)), torch.rand(len(plan)).tolist()
     assert torch.equal(
         head.velocity(model.trunk, prefix, plan, actions, times),
         head.velocity(model.trunk, swapped, plan, actions, times),

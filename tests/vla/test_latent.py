@@ -267,6 +267,23 @@ def test_robots_share_a_pass_of_the_fast_level_and_each_has_its_own_plan(batches
     assert policy.act_batch([]) == []
 
 
+def test_the_slow_level_thinks_about_several_robots_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = VlaPolicy(checkpoint())
+    slow = fast.checkpoint.model.slow
+    assert slow is not None
+    passes, think = list[int](), slow.latent
+    monkeypatch.setattr(slow, "latent", lambda inputs: passes.append(len(inputs.words)) or think(inputs))
+    policy = TwoLevelPolicy(LatentPlanner(fast), fast)
+    told = ("go to the red square", "go to the blue square", "go")
+    robots = [at(0.0, each, session=each) for each in told]
+    silent = at(0.0, session="no camera", images={})
+    together = policy.plans([robots[0], silent, *robots[1:]])
+    assert passes == [3]
+    assert isinstance(together.pop(1), PolicyError)
+    for robot, plan in zip(robots, together, strict=True):
+        assert np.allclose(plan, LatentPlanner(fast).plan(robot), atol=1e-4)  # type: ignore[arg-type]
+
+
 def test_what_is_asked_apart_is_what_is_computed_at_once() -> None:
     made = checkpoint()
     policy = VlaPolicy(made)

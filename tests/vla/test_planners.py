@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +16,7 @@ import torch
 from rich.console import Console
 
 from contracts.toy_policy import toy_checkpoint, toy_config, toy_data, toy_observation
-from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.errors import PolicyError, ReflexarcError
 from reflexarc.configs.planner import SubtaskRule
 from reflexarc.configs.policy import PolicyConfig
 from reflexarc.vla.checkpoint import build_model, load_checkpoint, load_policy, save_checkpoint
@@ -116,6 +118,50 @@ def test_in_the_background_the_policy_never_waits_for_a_later_subtask() -> None:
     assert fast.told[-1] == "go 2"
 
 
+class Together(Counting):
+    """A planner that plans for several at once, and remembers for how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def plan_batch(self, observations: Sequence[Observation]) -> list[str | ReflexarcError]:
+        self.sizes.append(len(observations))
+        refusal = PolicyError("nothing to see")
+        return [self.plan(each) if each.images else refusal for each in observations]
+
+
+def test_robots_whose_time_it_is_are_planned_for_in_one_pass() -> None:
+    planner, fast = Together(), Told()
+    policy = TwoLevelPolicy(planner, fast, period_s=0.5)
+    policy.act(at(0.3, "stop", session="c"))
+    blind = msgspec.structs.replace(at(0.6, session="d"), images={})
+    twice = at(0.6, session="b")
+    answers = policy.act_batch([at(0.6), twice, at(0.6, "stop", session="c"), blind, twice])
+    assert planner.sizes == [1, 3]  # the plan of c is not old, that of b is asked for once
+    assert fast.told == ["stop 1", "go 2", "go 3", "stop 1", "go 3"]
+    assert [type(each) for each in answers] == [ActionChunk] * 3 + [PolicyError, ActionChunk]
+
+
+def test_robots_that_ask_while_the_planner_thinks_are_planned_for_together_next() -> None:
+    planner, fast = Together(), Told()
+    policy = TwoLevelPolicy(planner, fast, period_s=0.5, background=True)
+    for session in "abc":
+        policy.act(at(0.0, session=session))
+    assert planner.sizes == [1, 1, 1]
+    planner.gate.clear()
+    policy.act(at(0.6, session="a"))
+    while len(planner.sizes) == 3:  # until it thinks about a
+        time.sleep(0.001)
+    for session in "bc":
+        policy.act(at(0.6, session=session))
+    pending = policy._sessions["c"].pending
+    assert pending is not None
+    planner.gate.set()
+    pending.result(10)
+    assert planner.sizes == [1, 1, 1, 1, 2]
+
+
 def planner_config() -> PolicyConfig:
     values = toy_config(steps=150, ema_steps=5, validation=0.25).model_dump(mode="json")
     values["model"]["head"] = {"kind": "words"}
@@ -128,7 +174,7 @@ def test_a_planner_learns_to_say_what_the_rules_say_and_a_policy_is_told_it(tmp_
     result = train(planner_config(), data, tmp_path / "run", console=Console(file=io.StringIO()))
     assert result.validation["accuracy"]["subtask"] >= 0.8
     checkpoint = load_checkpoint(result.checkpoint)
-    planner, rules = VlmPlanner(checkpoint), RulePlanner(RULES)
+    planner, rules = VlmPlanner(VlaPolicy(checkpoint)), RulePlanner(RULES)
     observation = toy_observation(
         images={name: data.images(name, np.array([0]))[0] for name in ("front", "wrist")}
     )
@@ -136,6 +182,10 @@ def test_a_planner_learns_to_say_what_the_rules_say_and_a_policy_is_told_it(tmp_
         state = msgspec.structs.replace(observation.state, gripper=opening, gripper_commanded=opening)
         asked = msgspec.structs.replace(observation, state=state, instruction=data.instructions[0])
         assert planner.plan(asked) == rules.plan(asked)
+        blind = msgspec.structs.replace(asked, images={})
+        together = planner.plan_batch([asked, blind, asked])
+        assert [together[0], together[2]] == [rules.plan(asked)] * 2
+        assert isinstance(together[1], PolicyError)
     fast = toy_checkpoint()
     save_checkpoint(tmp_path / "fast", fast, fast.model.state_dict(), "# toy\n")
     settings = tmp_path / "two.yaml"
@@ -163,7 +213,7 @@ def test_what_rows_are_told_is_their_subtask_and_a_planners_label() -> None:
 
 def test_what_is_no_planner_or_no_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="toy says parallel; a planner needs the head `words`"):
-        VlmPlanner(toy_checkpoint())
+        VlmPlanner(VlaPolicy(toy_checkpoint()))
     settings = tmp_path / "two.yaml"
     for text, message in (
         ("planner: {kind: oracle}\npolicy: x\n", "planner: .*'rules', 'vlm'"),

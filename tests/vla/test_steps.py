@@ -21,7 +21,7 @@ def trunk(kind: str = "llama") -> Trunk:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("kind", ["llama", "gemma"])
+@pytest.mark.parametrize("kind", ["llama", "gemma", "qwen"])
 def test_single_tokens_are_as_transformers_runs_them(kind: str, padded: bool) -> None:
     model = trunk(kind)
     before, tokens, block = torch.randn(2, 12, 48), torch.randn(2, 6, 48), torch.randn(2, 3, 48)
@@ -36,16 +36,11 @@ def test_single_tokens_are_as_transformers_runs_them(kind: str, padded: bool) ->
         return torch.cat([first, *rest], dim=1)
 
     expected = answer()
-    model.steps = Steps.of(model.llama)
-    assert model.steps is not None
+    model.steps = Steps(model.llama)
     torch.testing.assert_close(answer(), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(
         answer(), expected, atol=1e-5, rtol=0
     )  # and with what is left of the one before
-
-
-def test_a_family_that_the_engine_does_not_know_is_left_to_transformers() -> None:
-    assert Steps.of(trunk("qwen").llama) is None
 
 
 @torch.inference_mode()
@@ -69,7 +64,7 @@ def test_the_models_own_weights_stay_as_they_were() -> None:
     """They may be saved, and a file of weights takes no tensors that share memory."""
     model = trunk()
     _, prefix = model.prefix(torch.randn(1, 4, 48), torch.ones(1, 4, dtype=torch.bool), 2)
-    model.steps = Steps.of(model.llama)
+    model.steps = Steps(model.llama)
     model.extend(torch.randn(1, 1, 48), prefix, causal=True)
     places = [each.untyped_storage().data_ptr() for each in model.llama.parameters()]
     assert len(set(places)) == len(places)

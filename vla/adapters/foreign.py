@@ -9,24 +9,28 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from reflexarc.configs.base import Config
 from reflexarc.configs.errors import PolicyError
-from reflexarc.configs.foreign import ForeignConfig, LeRobotConfig, OpenVlaConfig
+from reflexarc.configs.foreign import LeRobotConfig, OpenVlaConfig
+from reflexarc.configs.placement import Placement
+from reflexarc.vla.placement import placed
 from reflexarc.wire.contracts import Policy
 
 SETTINGS = "reflexarc.yaml"
 CONFIG = "config.json"
 
-Loader = Callable[[Path, int], Policy]
+Loader = Callable[[Path, int, Placement], Policy]
 
 
-def load_openvla(path: Path, threads: int) -> Policy:
+def load_openvla(path: Path, threads: int, said: Placement) -> Policy:
     """OpenVLA or OpenVLA-OFT."""
     from reflexarc.vla.openvla.policy import OpenVlaPolicy
 
-    return OpenVlaPolicy(checkpoint_folder(path), read_settings(path, OpenVlaConfig), threads=threads)
+    settings = placed(read_settings(path, OpenVlaConfig), said)
+    return OpenVlaPolicy(checkpoint_folder(path), settings, threads=threads)
 
 
-def load_lerobot(path: Path, threads: int) -> Policy:
+def load_lerobot(path: Path, threads: int, said: Placement) -> Policy:
     """A policy of lerobot."""
     try:
         from reflexarc.vla.adapters.lerobot import LeRobotPolicy
@@ -35,7 +39,8 @@ def load_lerobot(path: Path, threads: int) -> Policy:
             f"{path} is a policy of lerobot: pip install 'reflexarc[lerobot]' ({error})"
         ) from error
 
-    return LeRobotPolicy(checkpoint_folder(path), read_settings(path, LeRobotConfig), threads=threads)
+    settings = placed(read_settings(path, LeRobotConfig), said)
+    return LeRobotPolicy(checkpoint_folder(path), settings, threads=threads)
 
 
 LOADERS: dict[str, Loader] = {"openvla": load_openvla, "lerobot": load_lerobot}
@@ -78,7 +83,7 @@ def checkpoint_folder(path: Path) -> Path:
     return folder
 
 
-def read_settings[T: ForeignConfig](path: Path, schema: type[T]) -> T:
+def read_settings[T: Config](path: Path, schema: type[T]) -> T:
     """The settings of a folder (its `reflexarc.yaml`, defaults without one) or of a settings file.
 
     Raises PolicyError naming the file and the field.

@@ -2,8 +2,8 @@
 
 Each layer is two large products in (queries, keys and values together; gate and up together) and two out, instead of
 seven, and about a dozen operations instead of `transformers`' sixty: at one token a pass, calls are what takes time.
-The arithmetic is that of Llama (Touvron et al. 2023), with what sets Qwen2 (biases of queries, keys and values) and
-Gemma (norms of 1 + weight, tanh GELU) apart; tests hold it to `transformers`' own.
+The arithmetic is that of Llama (Touvron et al. 2023), with what sets Qwen2 (biases of queries, keys and values), Qwen3
+(a norm of each query and key) and Gemma (norms of 1 + weight, tanh GELU) apart; tests hold it to `transformers`' own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from reflexarc.vla.engine.pruning import Pruning
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layer:
-    """Packed weights. qkv: (Q + 2·K, width). out: (width, Q). gate_up: (2·inner, width). down: (width, inner)."""
+    """Packed weights. qkv: (Q + 2·K, width). out: (width, Q). gate_up: (2·inner, width). down: (width, inner).
+
+    qk_norm: (heads + key heads, 1, head width), factors of the norm of queries and keys, where there is one.
+    """
 
     norm: Tensor
     qkv: Product
     qkv_bias: Tensor | None
+    qk_norm: Tensor | None
     out: Product
     norm_mlp: Tensor
     gate_up: Product
@@ -46,11 +50,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
 
-FAMILIES = ("llama", "qwen2", "gemma")
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma")
 
 
 class Decoder:
-    """Runs embeddings through the layers of `model`, a LlamaModel, Qwen2Model or GemmaModel of `transformers`.
+    """Runs embeddings through the layers of `model`, a LlamaModel, Qwen2Model, Qwen3Model or GemmaModel.
 
     batch, max_length: of the cache. cache: another decoder's, whose keys and values this one is to see and to go on
     from, as an action expert sees its language model's (as many layers, and keys of the same shape). layers: of another
@@ -140,10 +144,7 @@ class Decoder:
         """What goes on of x (B, T, width), and its rotations. last: (B, 1, width), what entered the layer before."""
         index, length = prune.layer - 1, x.shape[1]
         layer = self.layers[index]
-        packed = layer.qkv(F.rms_norm(last, (self.width,), layer.norm, self._eps))
-        if layer.qkv_bias is not None:
-            packed = packed + layer.qkv_bias
-        query = packed[..., : self.heads * self.head_width].unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query = self._heads(layer, last)[:, : self.heads]
         keys = self.cache.keys[index, : len(x), :, :length]
         places = prune.places(_rotate(query, cos[-1:], sin[-1:]), keys, length)
         x = x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
@@ -160,10 +161,7 @@ class Decoder:
         square: bool,
     ) -> Tensor:
         batch, count, _ = x.shape
-        packed = layer.qkv(F.rms_norm(x, (self.width,), layer.norm, self._eps))
-        if layer.qkv_bias is not None:
-            packed = packed + layer.qkv_bias
-        heads = packed.view(batch, count, self.heads + 2 * self.key_heads, self.head_width).transpose(1, 2)
+        heads = self._heads(layer, x)
         turned = _rotate(heads[:, : self.heads + self.key_heads], *rotation)
         query, key = turned[:, : self.heads], turned[:, self.heads :]
         keys, values = self.cache.put(index, start, key, heads[:, self.heads + self.key_heads :])
@@ -172,6 +170,18 @@ class Decoder:
             query, keys, values, attn_mask=mask, is_causal=square, enable_gqa=grouped
         )
         return layer.out(mixed.transpose(1, 2).reshape(batch, count, -1))
+
+    def _heads(self, layer: Layer, x: Tensor) -> Tensor:
+        """(B, heads + 2 key heads, T, head_width): queries, keys and values of x (B, T, width), not yet rotated."""
+        packed = layer.qkv(F.rms_norm(x, (self.width,), layer.norm, self._eps))
+        if layer.qkv_bias is not None:
+            packed = packed + layer.qkv_bias
+        heads: Tensor = torch.unflatten(packed, -1, (-1, self.head_width)).transpose(1, 2)
+        if layer.qk_norm is None:
+            return heads
+        asking, values = heads.split([self.heads + self.key_heads, self.key_heads], dim=1)
+        normed = F.rms_norm(asking, (self.head_width,), None, self._eps) * layer.qk_norm
+        return torch.cat([normed, values], dim=1)
 
 
 def _pack(layer: Any, offset: float, weights: WeightBits, group: int) -> Layer:
@@ -182,6 +192,7 @@ def _pack(layer: Any, offset: float, weights: WeightBits, group: int) -> Layer:
         norm=_scale(layer.input_layernorm, offset, packed),
         qkv=product(packed, weights, group),
         qkv_bias=None if attention.q_proj.bias is None else _joined(three, "bias"),
+        qk_norm=_head_norms(attention, packed) if hasattr(attention, "q_norm") else None,
         out=product(attention.o_proj.weight.detach(), weights, group),
         norm_mlp=_scale(layer.post_attention_layernorm, offset, packed),
         gate_up=product(_joined((mlp.gate_proj, mlp.up_proj), "weight"), weights, group),
@@ -193,6 +204,14 @@ def _scale(norm: Any, offset: float, like: Tensor) -> Tensor:
     """A norm's factors; some models keep them in float32 beside matrices of bfloat16."""
     factors: Tensor = (norm.weight.detach().float() + offset).to(like.dtype)
     return factors
+
+
+def _head_norms(attention: Any, like: Tensor) -> Tensor:
+    """The factors for each query's head, then for each key's."""
+    query, key = (_scale(norm, 0.0, like)[None] for norm in (attention.q_norm, attention.k_norm))
+    width = query.shape[1]
+    counts = (attention.q_proj.out_features // width, attention.k_proj.out_features // width)
+    return torch.cat([query.expand(counts[0], -1), key.expand(counts[1], -1)])[:, None]
 
 
 def _joined(linears: Sequence[nn.Linear], name: str) -> Tensor:

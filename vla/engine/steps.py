@@ -7,13 +7,12 @@ instead of `transformers`' many. For small models on a processor that is three t
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from reflexarc.vla.engine.decoder import FAMILIES, Decoder
+from reflexarc.vla.engine.decoder import Decoder
 
 ROOM, SLACK = 1024, 64
 """Positions beyond a prefix: for a chunk of 128 actions of 8 numbers, and for a longer instruction next time."""
@@ -26,12 +25,7 @@ class Steps:
         self._model = copy.deepcopy(model)
         self._decoder: Decoder | None = None
         self._owner: DynamicCache | None = None
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Steps | None:
-        """None for a family that the engine does not know."""
-        config: Any = model.config
-        return cls(model) if config.model_type in FAMILIES else None
+        self._padded = False
 
     @torch.inference_mode()
     def run(
@@ -45,12 +39,14 @@ class Steps:
         length = prefix.get_seq_length()
         if passed == 0 or self._owner is not prefix:
             self._take(prefix, len(embeddings), max(length, position))
+            self._padded = not bool(keep.all())
         assert self._decoder is not None
         mask = None
-        if not bool(keep.all()):
+        if self._padded:
             more = keep.new_ones(len(keep), length + passed + 1 - keep.shape[1])
             mask = torch.cat([keep, more], dim=1)[:, None, None]
-        return self._decoder.run(embeddings, start=length + passed, position=position, mask=mask)
+        token = embeddings.to(self._decoder.cache.keys.dtype)
+        return self._decoder.run(token, start=length + passed, position=position, mask=mask)
 
     def _take(self, prefix: DynamicCache, batch: int, length: int) -> None:
         decoder = self._decoder

@@ -55,7 +55,7 @@ class AutoregressiveHead(nn.Module):
         decided = (
             self.fixed.expand(1, self.horizon, -1) if committed is None else committed.decided(self.fixed)
         )
-        flat = decided.flatten(1).to(plan.device)
+        flat = decided.flatten(1)
         known = 0 if committed is None else committed.frozen * self.dims
         token = self.begin.expand(len(plan), 1, -1)
         chosen = [flat[:, :known]] if known else []

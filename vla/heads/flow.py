@@ -8,6 +8,7 @@ often where there is more noise: 0.001 + 0.999·Beta(1.5, 1).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,11 @@ class FlowHead(nn.Module):
         self.expert = ActionExpert(width, config.mlp_width, shape.language, width if adaptive else 0)
         self.leave = nn.Linear(width, count)
 
-    def velocity(self, trunk: Trunk, prefix: Prefix, plan: Tensor, actions: Tensor, times: Tensor) -> Tensor:
-        """(N, H, V) at times (N,) in 0..1, where plan is (N, width); N is the prefix's B or a multiple of it."""
-        clock = time_features(times.tolist(), self.config.width, *PERIODS).to(actions.device)
+    def velocity(
+        self, trunk: Trunk, prefix: Prefix, plan: Tensor, actions: Tensor, times: Sequence[float]
+    ) -> Tensor:
+        """(N, H, V) at N times in 0..1, where plan is (N, width); N is the prefix's B or a multiple of it."""
+        clock = time_features(times, self.config.width, *PERIODS).to(actions.device)
         tokens, condition = self.enter(actions), None
         if self.config.time == "adarms":
             condition = F.silu(self.time_out(F.silu(self.time_in(clock))))
@@ -67,11 +70,11 @@ class FlowHead(nn.Module):
         """See `Head`. Several draws of noise and time of each sample share one pass of the trunk."""
         draws = self.config.draws
         actions = labels.values[..., self.varies].repeat_interleave(draws, dim=0)
-        times = draw_times(len(actions)).to(actions.device)
+        times = draw_times(len(actions))
         noise = torch.randn_like(actions)
-        share = times[:, None, None]
+        share = times.to(actions.device)[:, None, None]
         mixed = share * noise + (1.0 - share) * actions
-        flow = self.velocity(trunk, prefix, plan.repeat_interleave(draws, dim=0), mixed, times)
+        flow = self.velocity(trunk, prefix, plan.repeat_interleave(draws, dim=0), mixed, times.tolist())
         wrong = (flow - (noise - actions)).square().mean(-1)
         return masked_mean(wrong, labels.mask.repeat_interleave(draws, dim=0))
 
@@ -82,7 +85,7 @@ class FlowHead(nn.Module):
         noise, guide = self.noise.expand(len(plan), -1, -1), None
         if committed is not None:
             target, weights = committed.values[..., self.varies], committed.weights[..., None]
-            guide = Guide(target.to(noise.device), weights.to(noise.device))
+            guide = Guide(target, weights)
             with torch.inference_mode(False):
                 plan = plan.clone()  # a gradient flows past it
         follow = functools.partial(self._step, trunk, prefix, plan)
@@ -92,8 +95,7 @@ class FlowHead(nn.Module):
         return Answer(values=values)
 
     def _step(self, trunk: Trunk, prefix: Prefix, plan: Tensor, actions: Tensor, step: int) -> Tensor:
-        times = torch.full((len(actions),), 1.0 - step / self.config.steps)
-        return self.velocity(trunk, prefix, plan, actions, times)
+        return self.velocity(trunk, prefix, plan, actions, [1.0 - step / self.config.steps] * len(actions))
 
 
 def draw_times(count: int) -> Tensor:

@@ -46,5 +46,5 @@ class ParallelHead(nn.Module):
         self, trunk: Trunk, prefix: Prefix, plan: Tensor, committed: Commitment | None = None
     ) -> Answer:
         """See `Head`. All tokens are read at once: those that are decided have no say in the others."""
-        decided = self.fixed if committed is None else committed.decided(self.fixed).to(plan.device)
+        decided = self.fixed if committed is None else committed.decided(self.fixed)
         return Answer(bins=read_tokens(self(trunk, prefix, plan), self.readout, decided))

@@ -25,6 +25,7 @@ from reflexarc.vla.openvla.eyes import Eyes, Glance
 from reflexarc.vla.openvla.layout import choose_statistics, read_layout
 from reflexarc.vla.openvla.model import empty_model, restore_tables
 from reflexarc.vla.openvla.weights import find_part, load_part, load_weights
+from reflexarc.vla.placement import place, wait
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.images import encode_image
@@ -78,7 +79,7 @@ class OpenVlaPolicy:
         self._bins = ActionBins(layout.action_bins, layout.vocabulary)
         self._spec = foreign_spec(config.action, self._bounds.size, self._used(), config.step_s)
 
-        device, dtype = _placement(config)
+        device, dtype = place(config.device, config.precision)
         self._device = device
         self._model = empty_model(
             layout,
@@ -166,7 +167,7 @@ class OpenVlaPolicy:
         """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
         prepared = time.perf_counter_ns()
         seen = self._eyes.see([each.glances for each in group])
-        self._wait()
+        wait(self._device)
         looked = time.perf_counter_ns()
         ids = torch.tensor([each.ids for each in group], device=self._device)
         states = [each.state for each in group if each.state is not None]
@@ -213,7 +214,19 @@ class OpenVlaPolicy:
     def _tokenized(self, instruction: str) -> list[int]:
         ids: list[int] = self._tokenizer(self._layout.prompt.format(instruction.lower()))["input_ids"]
         ids = ids if ids[0] == BEGIN else [BEGIN, *ids]
-        return ids if ids[-1] == EMPTY else [*ids, EMPTY]
+        ids = ids if ids[-1] == EMPTY else [*ids, EMPTY]
+        if len(ids) > self._longest_prompt():
+            raise PolicyError(
+                f"the prompt has {len(ids)} tokens; beside images and actions there is room for "
+                f"{self._longest_prompt()} of them, shorten the instruction"
+            )
+        return ids
+
+    def _longest_prompt(self) -> int:
+        """Tokens, so that the whole sequence has positions that the model was trained on."""
+        patches = len(self._config.cameras) * self._layout.towers[0].patches
+        said = self._bounds.size * (self._chunk or 1) + 2  # the state, and `</s>`
+        return int(self._layout.llama["max_position_embeddings"]) - patches - said
 
     def _run(self, before: Tensor, patches: int) -> tuple[F64, NDArray[np.int64]]:
         """Values (B, H, D) in [-1, 1] and their bins, from the embeddings (B, N, width) of what comes before.
@@ -233,11 +246,6 @@ class OpenVlaPolicy:
             return values, self._bins.nearest(values)
         bins = self._bins.bins(rows.numpy())
         return self._bins.values(bins), bins
-
-    def _wait(self) -> None:
-        """So that each stage's time is its own."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
 
     def _warm_up(self) -> None:
         """Answer once with grey pictures, so that the first answer takes no longer than the others."""
@@ -289,16 +297,6 @@ class OpenVlaPolicy:
 def _chunk(config: OpenVlaConfig, *, oft: bool) -> int | None:
     """Actions that the parallel decoder emits; None for OpenVLA's one token after another."""
     return config.chunk or (OFT_CHUNK if oft else None)
-
-
-def _placement(config: OpenVlaConfig) -> tuple[torch.device, torch.dtype]:
-    cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise PolicyError("device cuda: torch finds no GPU; set `device: cpu` or leave it out")
-    precision = ("bfloat16" if cuda else "float32") if config.precision == "auto" else config.precision
-    return torch.device(
-        "cuda" if cuda else "cpu"
-    ), torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def _refuse_diffusion(folder: Path, action_head: Path | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from reflexarc.configs.errors import PolicyError
-from reflexarc.vla.preprocess import to_inputs
+from reflexarc.configs.errors import PolicyError, ReflexarcError
+from reflexarc.vla.inputs import Inputs
+from reflexarc.vla.planners.planner import Plan
+from reflexarc.vla.planners.together import plan_together
 from reflexarc.vla.runtime import VlaPolicy
 from reflexarc.wire.messages import F64, Observation
 
@@ -22,9 +24,17 @@ class LatentPlanner:
         self.period_s = config.model.slow.lag * config.step_s
         """As long as the latent lagged in training, at most."""
 
-    def plan(self, observation: Observation) -> F64:
+    def plan(self, observation: Observation) -> Plan:
         """See `Planner`: (Z,)."""
-        inputs = to_inputs(self._policy.raw(observation), self._policy.checkpoint.stats)
-        with torch.inference_mode():
-            latent: F64 = self._slow.latent(inputs)[0].double().numpy()
-        return latent
+        plan = self.plan_batch([observation])[0]
+        if isinstance(plan, ReflexarcError):
+            raise plan
+        return plan
+
+    def plan_batch(self, observations: Sequence[Observation]) -> list[Plan | ReflexarcError]:
+        """See `BatchPlanner`: (Z,) each."""
+        return plan_together(self._policy, observations, self._latents)
+
+    def _latents(self, inputs: Inputs) -> list[Plan]:
+        latents: F64 = self._slow.latent(inputs).double().cpu().numpy()
+        return list(latents)

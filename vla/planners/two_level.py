@@ -3,22 +3,26 @@
 Words stand in the observation in place of the task: the policy never knows that there is a planner. A latent stands
 beside it, and the policy was trained with it. In the background the planner thinks in a thread of its own; the policy
 answers at once with the latest that was said, and an answer to an older question that comes late is still the latest,
-unless it is too old to act on. Until the first one is there, the policy waits for it.
+unless it is too old to act on. Until the first one is there, the policy waits for it. Robots that are to be planned for
+at the same time, or while the planner is thinking about others, are planned for in one pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 import yaml
 from pydantic import ValidationError
 
 from reflexarc.configs.errors import PolicyError, ReflexarcError
+from reflexarc.configs.placement import Placement
 from reflexarc.configs.planner import (
     LatentPlannerConfig,
     RulePlannerConfig,
@@ -26,9 +30,9 @@ from reflexarc.configs.planner import (
     VlmPlannerConfig,
 )
 from reflexarc.vla.answers import answers_to
-from reflexarc.vla.checkpoint import find, load_checkpoint, load_policy
+from reflexarc.vla.checkpoint import find, load_own, load_policy
 from reflexarc.vla.planners.latent import LatentPlanner
-from reflexarc.vla.planners.planner import Plan, Planner
+from reflexarc.vla.planners.planner import Plan, Planner, plans_for
 from reflexarc.vla.planners.rules import RulePlanner
 from reflexarc.vla.planners.vlm import VlmPlanner
 from reflexarc.vla.runtime import VlaPolicy
@@ -51,6 +55,10 @@ class _Session:
     of_ns: int = 0
     pending: Future[Plan] | None = None
     asked_ns: int = 0
+
+    def due(self, now_ns: int, period_ns: int) -> bool:
+        """Whether it is time to ask again."""
+        return self.pending is None and (self.latest is None or now_ns - self.asked_ns >= period_ns)
 
     def hear(self, patience_s: float) -> None:
         """The answer that is pending; raises what the planner raised, and TimeoutError if nothing comes."""
@@ -75,6 +83,7 @@ class TwoLevelPolicy:
         self._period_ns = round((planner.period_s if period_s is None else period_s) * 1e9)
         self._max_age_s = max_age_s
         self._pool = ThreadPoolExecutor(1, "planner") if background else None
+        self._asked: deque[tuple[Observation, Future[Plan]]] = deque()
         self._sessions: dict[str, _Session] = {}
         cameras = list(dict.fromkeys([*policy.info.cameras, *planner.cameras]))
         self._info = msgspec.structs.replace(policy.info, cameras=cameras)
@@ -91,40 +100,61 @@ class TwoLevelPolicy:
 
     def act(self, observation: Observation) -> ActionChunk:
         """The policy's answer to the observation and the latest plan; raises PolicyError as `latest` does."""
-        return self.policy.act(self._told(observation))
+        return self.policy.act(_told(observation, self.latest(observation)))
 
     def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
-        """Answers to several robots, from one pass of the policy where it can; each has a plan of its own."""
+        """Answers to several robots, from one pass of each level where it can; each robot has a plan of its own."""
         told: list[Observation | ReflexarcError] = []
-        for observation in observations:
-            try:
-                told.append(self._told(observation))
-            except ReflexarcError as error:
-                told.append(error)
+        for observation, plan in zip(observations, self.plans(observations), strict=True):
+            told.append(plan if isinstance(plan, ReflexarcError) else _told(observation, plan))
         asked = [each for each in told if isinstance(each, Observation)]
         answers = iter(answers_to(self.policy, asked) if asked else [])
         return [next(answers) if isinstance(each, Observation) else each for each in told]
-
-    def _told(self, observation: Observation) -> Observation:
-        plan = self.latest(observation)
-        if isinstance(plan, str):
-            return msgspec.structs.replace(observation, instruction=plan)
-        return msgspec.structs.replace(observation, latent=plan)
 
     def latest(self, observation: Observation) -> Plan:
         """The latest plan of the observation's session; asks the planner where it is time to.
 
         Raises PolicyError as the planner does, and if no plan came or the latest is too old.
         """
-        now = observation.t_obs_ns
+        plan = self.plans([observation])[0]
+        if isinstance(plan, ReflexarcError):
+            raise plan
+        return plan
+
+    def plans(self, observations: list[Observation]) -> list[Plan | ReflexarcError]:
+        """`latest` of each, or the error it would raise. The planner is asked at once about all whose time it is."""
+        failed: dict[int, ReflexarcError] = {}
+        sessions = []
+        for index, observation in enumerate(observations):
+            sessions.append(known := self._session(observation))
+            try:
+                if known.pending is not None and known.pending.done():
+                    known.hear(0)
+                if known.due(observation.t_obs_ns, self._period_ns):
+                    known.asked_ns, known.pending = observation.t_obs_ns, Future()
+                    self._asked.append((observation, known.pending))
+            except ReflexarcError as error:
+                failed[index] = error
+        if self._pool is None:
+            self._think()
+        elif self._asked:
+            self._pool.submit(self._think)
+        found: list[Plan | ReflexarcError] = []
+        for index, (observation, known) in enumerate(zip(observations, sessions, strict=True)):
+            try:
+                found.append(failed[index] if index in failed else self._heard(known, observation.t_obs_ns))
+            except ReflexarcError as error:
+                found.append(error)
+        return found
+
+    def _session(self, observation: Observation) -> _Session:
         known = self._sessions.get(observation.session)
-        if known is None or known.task != observation.instruction or now < known.asked_ns:
+        if known is None or known.task != observation.instruction or observation.t_obs_ns < known.asked_ns:
             known = self._sessions[observation.session] = _Session(observation.instruction)
-        if known.pending is not None and known.pending.done():
-            known.hear(0)
-        if known.pending is None and (known.latest is None or now - known.asked_ns >= self._period_ns):
-            known.asked_ns = now
-            known.pending = self._ask(observation)
+        return known
+
+    def _heard(self, known: _Session, now: int) -> Plan:
+        """What was said last, which may have to be waited for. Raises as `latest`."""
         if known.pending is not None and (self._pool is None or known.latest is None):
             try:
                 known.hear(self._max_age_s)
@@ -141,12 +171,30 @@ class TwoLevelPolicy:
         assert known.latest is not None
         return known.latest
 
-    def _ask(self, observation: Observation) -> Future[Plan]:
-        if self._pool is not None:
-            return self._pool.submit(self.planner.plan, observation)
-        answer: Future[Plan] = Future()
-        answer.set_result(self.planner.plan(observation))
-        return answer
+    def _think(self) -> None:
+        """Ask the planner about all that wait by now. Never more than one thread is here."""
+        waiting = []
+        while self._asked:
+            waiting.append(self._asked.popleft())
+        if not waiting:
+            return  # they were taken along by the one before
+        try:
+            plans = plans_for(self.planner, [observation for observation, _ in waiting])
+        except Exception as error:  # whatever it is, those who wait for an answer must hear of it
+            for _, answer in waiting:
+                answer.set_exception(error)
+            return
+        for (_, answer), plan in zip(waiting, plans, strict=True):
+            if isinstance(plan, ReflexarcError):
+                answer.set_exception(plan)
+            else:
+                answer.set_result(plan)
+
+
+def _told(observation: Observation, plan: Plan) -> Observation:
+    if isinstance(plan, str):
+        return msgspec.structs.replace(observation, instruction=plan)
+    return msgspec.structs.replace(observation, latent=plan)
 
 
 def above(policy: VlaPolicy) -> Policy:
@@ -156,30 +204,35 @@ def above(policy: VlaPolicy) -> Policy:
     return TwoLevelPolicy(LatentPlanner(policy), policy)
 
 
-def _rules(config: RulePlannerConfig, beside: Path, policy: Policy) -> tuple[Planner, Policy]:
+def _rules(
+    config: RulePlannerConfig, beside: Path, policy: Policy, said: Placement
+) -> tuple[Planner, Policy]:
     return RulePlanner(config.rules), policy
 
 
-def _vlm(config: VlmPlannerConfig, beside: Path, policy: Policy) -> tuple[Planner, Policy]:
-    return VlmPlanner(load_checkpoint(find(_relative(config.checkpoint, beside)))), policy
+def _vlm(config: VlmPlannerConfig, beside: Path, policy: Policy, said: Placement) -> tuple[Planner, Policy]:
+    threads = torch.get_num_threads()  # as many as the policy was loaded with
+    return VlmPlanner(load_own(find(_relative(config.checkpoint, beside)), threads, said)), policy
 
 
-def _latent(config: LatentPlannerConfig, beside: Path, policy: Policy) -> tuple[Planner, Policy]:
+def _latent(
+    config: LatentPlannerConfig, beside: Path, policy: Policy, said: Placement
+) -> tuple[Planner, Policy]:
     """Both levels are one checkpoint, which `load_policy` has loaded."""
     if not isinstance(policy, TwoLevelPolicy) or not isinstance(policy.planner, LatentPlanner):
         raise PolicyError(f"{policy.info.model_id} has no slow level; a planner of latents needs model.slow")
     return policy.planner, policy.policy
 
 
-PLANNERS: dict[str, Callable[[Any, Path, Policy], tuple[Planner, Policy]]] = {
+PLANNERS: dict[str, Callable[[Any, Path, Policy, Placement], tuple[Planner, Policy]]] = {
     "rules": _rules,
     "vlm": _vlm,
     "latent": _latent,
 }
-"""From a planner's settings, the folder that its paths are relative to, and the policy, to the two levels."""
+"""From a planner's settings, the folder its paths are relative to, the policy and where models run, to two levels."""
 
 
-def load_two_level(path: Path, threads: int) -> Policy | None:
+def load_two_level(path: Path, threads: int, said: Placement) -> Policy | None:
     """The policy of a settings file with a `planner`; None if it is not one. Raises PolicyError naming the field."""
     if path.is_dir():
         return None
@@ -195,8 +248,8 @@ def load_two_level(path: Path, threads: int) -> Policy | None:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise PolicyError(f"{path}: {where}: {problem['msg']}") from error
-    below = load_policy(_relative(config.policy, path.parent), threads=threads)
-    planner, policy = PLANNERS[config.planner.kind](config.planner, path.parent, below)
+    below = load_policy(_relative(config.policy, path.parent), threads=threads, placement=said)
+    planner, policy = PLANNERS[config.planner.kind](config.planner, path.parent, below, said)
     return TwoLevelPolicy(
         planner,
         policy,

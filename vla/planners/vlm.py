@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from reflexarc.configs.errors import PolicyError
-from reflexarc.vla.checkpoint import Checkpoint
-from reflexarc.vla.preprocess import to_inputs
+from reflexarc.configs.errors import PolicyError, ReflexarcError
+from reflexarc.vla.inputs import Inputs
+from reflexarc.vla.planners.planner import Plan
+from reflexarc.vla.planners.together import plan_together
 from reflexarc.vla.runtime import VlaPolicy
 from reflexarc.wire.messages import Observation
 
@@ -16,18 +17,27 @@ class VlmPlanner:
 
     period_s = 1.0
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.config.model.head.kind != "words":
+    def __init__(self, policy: VlaPolicy) -> None:
+        config = policy.checkpoint.config
+        if config.model.head.kind != "words":
             raise PolicyError(
-                f"{checkpoint.model_id} says {checkpoint.config.model.head.kind}; a planner needs the head `words`"
+                f"{config.name} says {config.model.head.kind}; a planner needs the head `words`"
             )
-        self._checkpoint, self._policy = checkpoint, VlaPolicy(checkpoint)
-        self.cameras = checkpoint.config.model.cameras
+        self._policy = policy
+        self.cameras = config.model.cameras
 
-    def plan(self, observation: Observation) -> str:
-        """See `Planner`."""
-        checkpoint = self._checkpoint
-        with torch.inference_mode():
-            answer = checkpoint.model.act(to_inputs(self._policy.raw(observation), checkpoint.stats))
-        assert answer.words is not None
-        return checkpoint.words.decode(answer.words[0].tolist())
+    def plan(self, observation: Observation) -> Plan:
+        """See `Planner`: words."""
+        plan = self.plan_batch([observation])[0]
+        if isinstance(plan, ReflexarcError):
+            raise plan
+        return plan
+
+    def plan_batch(self, observations: Sequence[Observation]) -> list[Plan | ReflexarcError]:
+        """See `BatchPlanner`: words each."""
+        return plan_together(self._policy, observations, self._words)
+
+    def _words(self, inputs: Inputs) -> list[Plan]:
+        said = self._policy.checkpoint.model.act(inputs).words
+        assert said is not None
+        return [self._policy.checkpoint.words.decode(row) for row in said.tolist()]

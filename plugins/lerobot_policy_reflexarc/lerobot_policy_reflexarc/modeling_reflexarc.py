@@ -19,6 +19,7 @@ from torch import Tensor
 from lerobot_policy_reflexarc.configuration_reflexarc import ReflexarcConfig
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
+from reflexarc.configs.placement import Placement
 from reflexarc.vla.adapters.flat_state import unflatten
 from reflexarc.vla.checkpoint import load_policy
 from reflexarc.wire.images import encode_image
@@ -33,7 +34,8 @@ class ReflexarcPolicy(PreTrainedPolicy):
 
     def __init__(self, config: ReflexarcConfig, **_: Any) -> None:
         super().__init__(config)
-        self.inner = load_policy(config.checkpoint)
+        on_gpu = str(config.device).startswith("cuda")
+        self.inner = load_policy(config.checkpoint, placement=Placement(device="cuda" if on_gpu else "cpu"))
         self.spec = ActionSpec.model_validate_json(self.inner.info.action_spec)
         self._played = min(config.n_action_steps or self.spec.horizon, self.spec.horizon)
         self.reset()
