@@ -20,6 +20,7 @@ from inference_rates import Answer, numbers, rates
 from torch import Tensor, nn
 from transformers import GemmaConfig, GemmaModel, PaliGemmaConfig, SiglipVisionConfig, SiglipVisionModel
 
+from reflexarc.configs.engine import WeightBits
 from reflexarc.vla.engine.graphs import Graphs
 from reflexarc.vla.engine.pi0 import Pi0Engine, Pi0Parts
 
@@ -122,6 +123,7 @@ class Pi0Subject:
         found["chunk: ours, eager"] = self._ours(Graphs(enabled=False))
         if cuda:
             found["chunk: ours, graphs"] = self._ours(Graphs())
+            found["chunk: ours, graphs, fp8"] = self._ours(Graphs(), "fp8")
         if compiled:
             found["chunk: ours, graphs, compiled" if cuda else "chunk: ours, compiled"] = self._ours(
                 Graphs(compiled=True)
@@ -172,11 +174,11 @@ class Pi0Subject:
             "chunk_max": float(theirs.abs().max()),
         }
 
-    def _engine(self, graphs: Graphs) -> Pi0Engine:
-        return Pi0Engine(self.parts, horizon=HORIZON, steps=STEPS, graphs=graphs)
+    def _engine(self, graphs: Graphs, weights: WeightBits = "full") -> Pi0Engine:
+        return Pi0Engine(self.parts, horizon=HORIZON, steps=STEPS, graphs=graphs, weights=weights)
 
-    def _ours(self, graphs: Graphs) -> Answer:
-        engine = self._engine(graphs)
+    def _ours(self, graphs: Graphs, weights: WeightBits = "full") -> Answer:
+        engine = self._engine(graphs, weights)
         return lambda: engine.act(engine.see(self.pixels()), self.ids, self.state, self.noise).cpu()
 
     def _lerobot(self) -> Tensor:

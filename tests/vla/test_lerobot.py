@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import types
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.foreign import ActionConvention, LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, to_canonical
+from reflexarc.vla.adapters.flows import GuidedSampler, going_on
 from reflexarc.vla.adapters.lerobot import LeRobotPolicy, _no_foreign_code
 from reflexarc.vla.checkpoint import load_policy
 from reflexarc.vla.commitment import continued
+from reflexarc.vla.engine.guidance import euler
 from reflexarc.vla.tokenizers import FastTokenizer
 from reflexarc.wire import geometry
 from reflexarc.wire.codec import decode, encode
@@ -72,6 +75,8 @@ def test_every_kind_is_a_policy(folders: dict[str, Path], kind: str) -> None:
     assert chunk.actions.shape == (spec.horizon, 7)
     assert np.isfinite(chunk.actions).all()
     assert (chunk.spec_id, chunk.step_ns) == (spec.id, spec.step_ns)
+    stages = {"vision", "action"} if kind == "pi0" else {"model"}
+    assert set(chunk.latency_ns) == {"preprocess"} | stages
     again = decode(encode(chunk))
     assert isinstance(again, ActionChunk)
     assert np.array_equal(again.actions, chunk.actions)
@@ -357,9 +362,10 @@ def test_a_chunk_begins_with_what_is_committed(folders: dict[str, Path], kind: s
         policy.act(msgspec.structs.replace(told, frozen_steps=4))
 
 
-def test_pi0_goes_on_from_what_it_said(folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", ["pi0", "pi05", "smolvla"])
+def test_a_flow_goes_on_from_what_it_said(folders: dict[str, Path], kind: str) -> None:
     """The second chunk's actions, which the first one said too, are nearer to these than without."""
-    policy = LeRobotPolicy(folders["pi0"], LeRobotConfig())
+    policy = LeRobotPolicy(folders[kind], LeRobotConfig())
     step = policy._spec.step_ns
     first = policy.act(seen(seq=1))
     left = first.actions[1:]
@@ -377,3 +383,42 @@ def test_pi0_goes_on_from_what_it_said(folders: dict[str, Path]) -> None:
         "a"
     )  # nothing was said before in this session: the model is not guided, its chunk is only joined
     assert np.array_equal(policy.act(told).actions, continued(free, told, policy._spec))
+
+
+def test_how_pi0_is_run_stands_in_the_settings_and_is_pi0s_alone(folders: dict[str, Path]) -> None:
+    usual = LeRobotPolicy(folders["pi0"], LeRobotConfig()).act(seen()).actions
+    fp8 = LeRobotConfig.model_validate({"engine": {"weights": "fp8"}})
+    other = LeRobotPolicy(folders["pi0"], fp8).act(seen()).actions
+    assert not np.array_equal(usual, other)
+    assert np.abs(usual - other).max() < 0.05 * np.ptp(usual)
+    with pytest.raises(PolicyError, match="`engine` is for π0; lerobot's act is run by lerobot's code"):
+        LeRobotPolicy(folders["act"], fp8)
+
+
+def test_lerobots_loop_is_guided_as_our_own() -> None:
+    """Its Euler steps with our hook in them, for a velocity whose gradient is no identity."""
+    from lerobot.policies.common.flow_matching import euler_integrate
+
+    torch.manual_seed(0)
+    mix, noise, earlier = torch.randn(8, 8) * 0.5, torch.randn(1, 6, 8), torch.randn(1, 6, 8)
+
+    class Flow(torch.nn.Module):
+        config, rtc_processor = types.SimpleNamespace(rtc_config=None), None
+
+        def sample_actions(self) -> torch.Tensor:
+            on = self.config.rtc_config.enabled
+            return euler_integrate(
+                lambda x, time: x @ mix, noise, 5, rtc_processor=self.rtc_processor, rtc_enabled=on
+            )
+
+    model = Flow()
+    assert GuidedSampler.fits(model)
+    sampler = GuidedSampler(model)
+    free = euler(lambda x, _: x @ mix, noise, 5)
+    bent = euler(lambda x, _: x @ mix, noise, 5, going_on(earlier, 2, 1))
+    with torch.no_grad():
+        torch.testing.assert_close(model.sample_actions(), free)
+        sampler.go_on(earlier, 2, 1)
+        torch.testing.assert_close(model.sample_actions(), bent)
+        torch.testing.assert_close(model.sample_actions(), free)  # one sample is guided and no other
+    assert not torch.allclose(bent, free, atol=0.1)

@@ -57,6 +57,20 @@ def test_the_chunk_is_lerobots(model: Any) -> None:
     assert not torch.allclose(expected[0], expected[1], atol=1e-2)
 
 
+@torch.inference_mode()
+def test_a_language_model_in_fp8_changes_a_chunk_little(model: Any) -> None:
+    images, _, ids, _, state, noise = inputs(6)
+    full, small = (Pi0Engine(parts_of(model), horizon=HORIZON, weights=each) for each in ("full", "fp8"))  # type: ignore[arg-type]
+    chunks = []
+    for engine in (full, small):
+        tokens = engine.see(torch.stack(images, dim=1))
+        chunks.append(engine.act(tokens, ids[:, :6], state, noise))
+        longer = engine.act(tokens.repeat(1, 20, 1), ids[:, :6], state, noise)  # more room: the same weights
+        assert longer.shape == chunks[-1].shape
+    off = float((chunks[0] - chunks[1]).abs().mean() / chunks[0].abs().mean())
+    assert 0.0 < off < 0.05
+
+
 def test_the_times_features_are_lerobots() -> None:
     from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding
 

@@ -34,13 +34,16 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from reflexarc.configs.engine import Pi0EngineConfig
 from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
-from reflexarc.vla.adapters.pi0 import accelerate
+from reflexarc.vla.adapters.flows import GuidedSampler
+from reflexarc.vla.adapters.pi0 import Sampler, accelerate
 from reflexarc.vla.adapters.pi0_fast import KIND as PI0_FAST
 from reflexarc.vla.adapters.pi0_fast import LocalTokenizers
 from reflexarc.vla.commitment import committed, continued
+from reflexarc.vla.placement import place
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
@@ -67,7 +70,7 @@ class LeRobotPolicy:
         with _no_foreign_code(folder):
             self._policy = _load(folder, self._foreign, local)
             self._before, self._after = _processors(folder, self._foreign, local)
-        self._sampler = accelerate(self._policy.model) if self._foreign.type == "pi0" else None
+        self._sampler = _sampler(folder, self._foreign.type, self._policy, config.engine)
         self._said: dict[str, tuple[int, Tensor]] = {}
         self._past: dict[str, deque[tuple[int, Batch]]] = {}
         emitted, size = self._try_out()
@@ -126,12 +129,17 @@ class LeRobotPolicy:
             step_ns=self._spec.step_ns,
             spec_id=self._spec.id,
             model_id=self._info.model_id,
-            latency_ns={"preprocess": prepared - began, "model": decided - prepared},
+            latency_ns={"preprocess": prepared - began} | self._stages(decided - prepared),
             session=observation.session,
         )
 
+    def _stages(self, passed_ns: int) -> dict[str, int]:
+        """Of the time that the model took: what its pictures did, where that is known."""
+        vision = None if self._sampler is None else self._sampler.vision_ns
+        return {"model": passed_ns} if vision is None else {"vision": vision, "action": passed_ns - vision}
+
     def _go_on(self, observation: Observation) -> None:
-        """Where the arm goes on with what was said last, let π0 go on from it too, in its own normalised numbers."""
+        """Where the arm goes on with what was said last, let a flow go on from it too, in its normalised numbers."""
         earlier = self._said.get(observation.session)
         if self._sampler is None or observation.committed is None or earlier is None:
             return
@@ -175,7 +183,7 @@ class LeRobotPolicy:
     def _predict(self, batch: Batch, seed: int) -> NDArray[np.float64]:
         """(H, D) as the policy's postprocessor gives them."""
         devices = [self._foreign.device] if str(self._foreign.device).startswith("cuda") else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+        with torch.random.fork_rng(devices=devices), torch.no_grad():  # guidance needs gradients inside
             torch.manual_seed(seed)
             self._policy.reset()
             try:
@@ -245,10 +253,7 @@ def _configuration(folder: Path, config: LeRobotConfig) -> Any:
         raise PolicyError(
             f"{path}: output_features has no `action`; it has {', '.join(foreign.output_features)}"
         )
-    cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise PolicyError("device cuda: torch finds no GPU; set `device: cpu` or leave it out")
-    foreign.device = "cuda" if cuda else "cpu"
+    foreign.device = place(config.device, "float32")[0].type
     foreign.pretrained_path = folder
     if hasattr(foreign, "vlm_model_name") and (folder / "vlm").is_dir():
         foreign.vlm_model_name, foreign.load_vlm_weights = str(folder / "vlm"), False
@@ -304,6 +309,18 @@ def _load(folder: Path, foreign: Any, local: LocalTokenizers | None) -> Any:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise PolicyError(f"{path}: tensor {name} holds values that are not finite")
     return policy.to(foreign.device).eval()
+
+
+def _sampler(folder: Path, kind: str, policy: Any, engine: Pi0EngineConfig) -> Sampler | GuidedSampler | None:
+    """What makes a flow policy faster, or guides it; None for the others."""
+    if kind == "pi0":
+        return accelerate(policy.model, engine)
+    if engine != Pi0EngineConfig():
+        raise PolicyError(
+            f"{folder}: `engine` is for π0; lerobot's {kind} is run by lerobot's code, leave it out"
+        )
+    model = getattr(policy, "model", None)
+    return GuidedSampler(model) if GuidedSampler.fits(model) else None
 
 
 def _processors(folder: Path, foreign: Any, local: LocalTokenizers | None) -> tuple[Any, Any]:

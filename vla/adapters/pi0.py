@@ -7,19 +7,23 @@ own real-time chunking) lerobot's code runs as it is.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from reflexarc.vla.engine.guidance import Guide, soft_mask
+from reflexarc.configs.engine import Pi0EngineConfig
+from reflexarc.vla.adapters.flows import going_on
+from reflexarc.vla.engine.graphs import Graphs
+from reflexarc.vla.engine.guidance import Guide
 from reflexarc.vla.engine.pi0 import Pi0Engine, Pi0Parts
+from reflexarc.vla.placement import wait
 
 
-def accelerate(model: Any) -> Sampler:
+def accelerate(model: Any, engine: Pi0EngineConfig | None = None) -> Sampler:
     """Let `model`, a PI0Pytorch, sample its actions on the engine from now on; it is then for inference only."""
-    sampler = Sampler(model, model.sample_actions)
+    sampler = Sampler(model, model.sample_actions, engine or Pi0EngineConfig())
     model.sample_actions = sampler
     return sampler
 
@@ -55,25 +59,22 @@ def parts_of(model: Any) -> Pi0Parts:
 class Sampler:
     """Stands for `PI0Pytorch.sample_actions`, which it falls back to.
 
-    last: what it sampled last, (B, H, A) normalised. `go_on` makes the next sample continue it.
+    last: what it sampled last, (B, H, A) normalised. `go_on` makes the next sample continue it. vision_ns: what the
+    pictures of the last sample took; None where lerobot's own code ran, which does not say.
     """
 
-    def __init__(self, model: Any, before: Any) -> None:
+    def __init__(self, model: Any, before: Any, engine: Pi0EngineConfig) -> None:
         self._model = model
         self._before = before
+        self._engine_config = engine
         self._engines: dict[int, Pi0Engine] = {}
         self._guide: Guide | None = None
         self.last: Tensor | None = None
+        self.vision_ns: int | None = None
 
     def go_on(self, earlier: Tensor, passed: int, frozen: int) -> None:
-        """Guide the next sample, and no other, to go on from a chunk (1, H, A) of which `passed` actions are over.
-
-        frozen: of those that follow, how many will be over when the sample arrives.
-        """
-        left = earlier[:, passed:]
-        horizon = earlier.shape[1]
-        weights = torch.tensor(soft_mask(frozen, left.shape[1], horizon), device=earlier.device)
-        self._guide = Guide(F.pad(left, (0, 0, 0, horizon - left.shape[1])), weights.view(1, -1, 1))
+        """Guide the next sample, and no other; see `going_on`."""
+        self._guide = going_on(earlier, passed, frozen)
 
     def __call__(
         self,
@@ -89,6 +90,7 @@ class Sampler:
         lengths = lang_masks.sum(dim=1)
         seen = [image for image, mask in zip(images, img_masks, strict=True) if bool(mask.all())]
         partly = any(bool(mask.any()) and not bool(mask.all()) for mask in img_masks)
+        self.vision_ns = None
         if kwargs or partly or not seen or int(lengths.min()) != int(lengths.max()):
             before: Tensor = self._before(
                 images, img_masks, lang_tokens, lang_masks, state, noise, num_steps, **kwargs
@@ -99,7 +101,10 @@ class Sampler:
             shape = (len(state), config.chunk_size, config.max_action_dim)
             noise = self._model.sample_noise(shape, state.device)
         engine = self._engine(num_steps or config.num_inference_steps)
+        began = time.perf_counter_ns()
         tokens = engine.see(torch.stack(seen, dim=1))
+        wait(state.device)
+        self.vision_ns = time.perf_counter_ns() - began
         words = lang_tokens[:, : int(lengths[0])]
         guide, self._guide = self._guide, None
         self.last = engine.act(tokens, words, state, noise, guide)
@@ -107,6 +112,12 @@ class Sampler:
 
     def _engine(self, steps: int) -> Pi0Engine:
         if steps not in self._engines:
-            horizon = self._model.config.chunk_size
-            self._engines[steps] = Pi0Engine(parts_of(self._model), horizon=horizon, steps=steps)
+            how = self._engine_config
+            self._engines[steps] = Pi0Engine(
+                parts_of(self._model),
+                horizon=self._model.config.chunk_size,
+                steps=steps,
+                graphs=Graphs(enabled=how.graphs, compiled=how.compile),
+                weights=how.weights,
+            )
         return self._engines[steps]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflexarc.configs.engine import WeightBits
 from reflexarc.vla.engine.decoder import Decoder
 from reflexarc.vla.engine.graphs import Graphs
 from reflexarc.vla.engine.guidance import Guide, euler
@@ -48,15 +49,24 @@ class Pi0Parts:
 
 
 class Pi0Engine:
-    """horizon: actions H in a chunk. steps: of Euler's method. graphs: how passes are run."""
+    """horizon: actions H in a chunk. steps: of Euler's method. graphs: how passes are run. weights: in how many bits
+    the language model's are held.
+    """
 
     def __init__(
-        self, parts: Pi0Parts, *, horizon: int, steps: int = 10, graphs: Graphs | None = None
+        self,
+        parts: Pi0Parts,
+        *,
+        horizon: int,
+        steps: int = 10,
+        graphs: Graphs | None = None,
+        weights: WeightBits = "full",
     ) -> None:
         self._parts = parts
         self._horizon = horizon
         self._steps = steps
         self._graphs = graphs or Graphs()
+        self._weights: WeightBits = weights
         self._decoders: tuple[Decoder, Decoder] | None = None
         first: Any = parts.language
         self._dtype: torch.dtype = first.layers[0].self_attn.q_proj.weight.dtype
@@ -117,13 +127,20 @@ class Pi0Engine:
         return self._decoders
 
     def _make_room(self, batch: int, length: int) -> None:
+        layers = None
         if self._decoders is not None:
-            room = self._decoders[0].cache
+            room, layers = self._decoders[0].cache, self._decoders[0].layers
             if batch <= room.keys.shape[1] and length <= room.max_length:
                 return
             self._graphs.clear()  # they read and write the old memory
         with torch.inference_mode(False), torch.no_grad():
-            language = Decoder(self._parts.language, batch=batch, max_length=length + PROMPT_ROOM)
+            language = Decoder(
+                self._parts.language,
+                batch=batch,
+                max_length=length + PROMPT_ROOM,
+                layers=layers,
+                weights=self._weights,
+            )
             self._decoders = (language, Decoder(self._parts.expert, cache=language.cache))
 
 
