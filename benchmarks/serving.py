@@ -76,7 +76,10 @@ class SimulatedRobot:
 def misbehave(address: str, info: PolicyInfo, stop: threading.Event) -> None:
     """A slow, a vanishing and a malicious client, until `stop`."""
     context = zmq.Context()
-    question = encode(grey_observation(info, session="slow"))
+    observation = grey_observation(info, session="slow")
+    question = encode(observation)
+    flat = msgspec.structs.replace(observation.state, pose_base_tcp=np.zeros(3))
+    misshapen = encode(msgspec.structs.replace(observation, state=flat))
     slow = context.socket(zmq.DEALER)
     slow.setsockopt(zmq.RCVHWM, 1)
     slow.linger = 0
@@ -95,6 +98,7 @@ def misbehave(address: str, info: PolicyInfo, stop: threading.Event) -> None:
             malicious.send_multipart([b"1", np.random.default_rng(number).bytes(4096)])
             malicious.send(b"half")
             malicious.send_multipart([b"2", question[: len(question) // 2]])
+            malicious.send_multipart([b"4", misshapen])
             if number % 20 == 1:
                 malicious.send_multipart([b"3", bytes(OVERSIZED)])
         stop.wait(0.05)

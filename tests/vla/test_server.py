@@ -20,7 +20,7 @@ import pytest
 import zmq
 
 from contracts.toy_policy import toy_checkpoint, toy_observation
-from reflexarc.configs.errors import PolicyError, WireError
+from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError
 from reflexarc.configs.serving import ServingConfig
 from reflexarc.vla.checkpoint import save_checkpoint
 from reflexarc.vla.runtime import VlaPolicy
@@ -214,11 +214,85 @@ def test_only_the_newest_waiting_observation_of_a_client_is_answered(tmp_path: P
     assert (running.summary.answered, running.summary.superseded) == (3, 2)
 
 
-def test_a_policy_is_reset_once_for_each_new_session(server: Running) -> None:
+def test_a_policy_is_reset_where_a_session_begins_and_where_it_ends(server: Running) -> None:
     with server.client() as client:
         for seq, session in enumerate(("a", "a", "b", "b")):
             client.request(toy_observation(seq=seq, session=session), 5.0)
-    assert server.policy.resets == ["a", "b"]
+    assert server.policy.resets == ["a", "a", "b"]  # what was remembered of the first is let go
+
+
+def test_a_session_that_cannot_begin_is_refused_and_begun_with_the_next_question(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a cluster whose model has died and is not up again."""
+
+    def away(session: str) -> None:
+        raise PolicyError("the cluster does not answer")
+
+    with server.client() as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(server.policy, "reset", away)
+            refused = client.request(toy_observation(seq=1), 5.0)
+        answered = client.request(toy_observation(seq=2), 5.0)
+    assert isinstance(refused, ErrorReply)
+    assert (refused.obs_seq, refused.text) == (1, "the cluster does not answer")
+    assert isinstance(answered, ActionChunk)
+    assert server.policy.resets == ["a"]
+
+
+def test_a_question_of_wrong_shapes_is_refused_before_any_policy_sees_it(server: Running) -> None:
+    """Well-formed messages that a policy would break on; those of the robots beside it are answered."""
+    good = toy_observation()
+    broken = [
+        msgspec.structs.replace(good, state=msgspec.structs.replace(good.state, **{name: np.zeros(shape)}))
+        for name, shape in (
+            ("pose_base_tcp", 3),
+            ("wrench_tcp", (6, 2)),
+            ("joint_effort", 5),
+            ("joint_position", 0),
+        )
+    ]
+    broken.append(msgspec.structs.replace(good, latent=np.zeros((2, 2))))
+    broken.append(msgspec.structs.replace(good, committed=np.zeros(7)))
+    broken.append(msgspec.structs.replace(good, instruction="go " * 5000))
+    broken.append(msgspec.structs.replace(good, session="s" * 1000))
+    said = []
+    with server.client() as bad, server.client() as other:
+        for each in broken:
+            answer = bad.request(each, 5.0)
+            assert isinstance(answer, ErrorReply)
+            said.append(answer.text)
+            assert isinstance(other.request(good, 5.0), ActionChunk)
+    assert said[0] == "state.pose_base_tcp has shape (3,); it must be (7,)"
+    assert said[3] == "state.joint_position has shape (0,); it must be (n,), n joints"
+    assert said[6] == "instruction has 15000 characters; at most 4096 are read"
+
+
+class Brittle:
+    """A policy for several robots that breaks, as a programmer's mistake would have it, on the seq 13."""
+
+    def __init__(self) -> None:
+        self._policy = VlaPolicy(toy_checkpoint())
+        self.info, self.reset, self.act = self._policy.info, self._policy.reset, self._policy.act
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
+        if any(each.seq == 13 for each in observations):
+            raise ZeroDivisionError("thirteen\nby nothing")
+        return self._policy.act_batch(observations)
+
+
+def test_a_policy_that_breaks_on_one_robots_question_answers_the_others(tmp_path: Path) -> None:
+    running = Running(tmp_path, policy=Brittle(), config=ServingConfig(max_wait_s=0.5))
+    try:
+        with running.client() as one, running.client() as other:
+            one.send(toy_observation(seq=13))
+            other.send(toy_observation(seq=2))
+            broken, fine = collect(one, 1)[0], collect(other, 1)[0]
+    finally:
+        running.close()
+    assert isinstance(broken, ErrorReply)
+    assert broken.text == "toy broke on this observation: ZeroDivisionError: thirteen by nothing"
+    assert isinstance(fine, ActionChunk)
 
 
 def test_an_error_of_the_policy_is_an_answer(server: Running) -> None:

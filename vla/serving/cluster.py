@@ -18,7 +18,7 @@ import ray
 from ray import serve
 
 from reflexarc.configs.errors import PolicyError, ReflexarcError
-from reflexarc.vla.answers import answers_to
+from reflexarc.vla.answers import answers_whatever
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.codec import decode, encode
 from reflexarc.wire.contracts import Policy
@@ -44,7 +44,7 @@ class Replica:
 
     def act_batch(self, observations: list[bytes]) -> list[bytes]:
         """To each Observation an ActionChunk or an ErrorReply."""
-        answers = answers_to(self._policy, [_decoded(data, Observation) for data in observations])
+        answers = answers_whatever(self._policy, [_decoded(data, Observation) for data in observations])
         return [
             encode(ErrorReply(t_ns=monotonic_ns(), text=str(answer)))
             if isinstance(answer, ReflexarcError)

@@ -21,7 +21,8 @@ import msgspec
 
 from reflexarc.configs.errors import ReflexarcError
 from reflexarc.configs.serving import ServingConfig
-from reflexarc.vla.answers import answers_to
+from reflexarc.vla.answers import answers_whatever
+from reflexarc.vla.serving.admission import objection
 from reflexarc.vla.serving.metrics import Metrics, serve_http
 from reflexarc.vla.serving.queue import Queue, Waiting
 from reflexarc.vla.serving.swap import Swap
@@ -179,7 +180,8 @@ class PolicyServer:
 
     def _admit(self, client: Client, observation: Observation) -> None:
         now = monotonic_ns()
-        text = self._queue.refusal(client.identity, now) or self._drain_refusal(client, observation)
+        text = objection(observation) or self._queue.refusal(client.identity, now)
+        text = text or self._drain_refusal(client, observation)
         if text:
             self._refuse(client, observation, text)
             return
@@ -214,9 +216,10 @@ class PolicyServer:
         if not batch:
             self._answer_ns //= 2  # one slow answer must not have all that follow refused for ever
             return
-        for item in batch:
-            self._begin_session(item)
-        answers = answers_to(self._policy, [item.observation for item in batch])
+        batch = [item for item in batch if self._has_session(item, began)]
+        if not batch:
+            return
+        answers = answers_whatever(self._policy, [item.observation for item in batch])
         self._answer_ns = monotonic_ns() - began
         for item, answer in zip(batch, answers, strict=True):
             self._give(item, answer, began)
@@ -250,14 +253,29 @@ class PolicyServer:
         self._trouble(f"observation {observation.seq} refused: {text}")
         self._requests.reply(client, _refusal(text, observation))
 
+    def _has_session(self, item: Waiting[bytes], began: int) -> bool:
+        """Whether the policy knows of its session by now. If it cannot be told, whoever asked hears why."""
+        try:
+            self._begin_session(item)
+        except ReflexarcError as error:
+            self._sessions.pop(item.key, None)
+            self._give(item, error, began)
+            return False
+        return True
+
     def _begin_session(self, item: Waiting[bytes]) -> None:
-        session = item.observation.session
-        if self._sessions.get(item.key) != session:
+        session, before = item.observation.session, self._sessions.pop(item.key, None)
+        if before != session:
+            self._end_session(before)
             self._policy.reset(session)
         self._sessions[item.key] = session
-        self._sessions.move_to_end(item.key)
         if len(self._sessions) > REMEMBERED_CLIENTS:
-            self._sessions.popitem(last=False)
+            self._end_session(self._sessions.popitem(last=False)[1])
+
+    def _end_session(self, session: str | None) -> None:
+        """Let the policy forget what nobody will ask about again: pictures of the past, plans."""
+        if session is not None and session not in self._sessions.values():
+            self._policy.reset(session)
 
     def _hear_console(self) -> None:
         for client, request in self._console.poll():
