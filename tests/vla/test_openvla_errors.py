@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from contracts import openvla_small as small
 from contracts.openvla_folder import SMALL_TOWERS, add_oft, write_folder
+from contracts.toy_policy import toy_observation
 from reflexarc.configs.errors import PolicyError
 from reflexarc.vla.checkpoint import load_policy
 from reflexarc.vla.openvla import layout as layouts
@@ -95,8 +97,8 @@ def test_a_wrong_shape_is_named_with_both_shapes(folder: Path) -> None:
 
 
 def test_a_tensor_that_is_not_finite_is_refused(folder: Path) -> None:
-    change(folder, FC1, lambda tensors: tensors[FC1].fill_(float("nan")))
-    assert "tensor for projector.fc1.weight holds values that are not finite" in refusal(folder)
+    path = change(folder, FC1, lambda tensors: tensors[FC1].fill_(float("nan")))
+    assert f"{path}: tensor {FC1} holds values that are not finite" in refusal(folder)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -199,6 +201,25 @@ def test_a_configuration_that_is_not_known_is_refused(
     config = json.loads((folder / "config.json").read_text()) | {field: value}
     (folder / "config.json").write_text(json.dumps(config))
     assert text in refusal(folder)
+
+
+def test_an_instruction_without_end_is_refused(folder: Path) -> None:
+    """It would have a cache of any size made for it."""
+    policy = load_policy(str(folder))
+    endless = msgspec.structs.replace(toy_observation(), instruction="on and " * 2000)
+    with pytest.raises(PolicyError, match=r"the prompt has \d+ tokens; .* there is room for 2\d\d\d of them"):
+        policy.act(endless)
+
+
+def test_pictures_that_were_squeezed_otherwise_are_refused(folder: Path) -> None:
+    path = folder / "preprocessor_config.json"
+    data = (
+        json.loads(path.read_text())
+        if path.is_file()
+        else {"means": [[0.5] * 3] * 2, "stds": [[0.5] * 3] * 2}
+    )
+    path.write_text(json.dumps(data | {"interpolations": ["bicubic", "bilinear"]}))
+    assert f"{path}: interpolations: unknown kernel 'bilinear'; known: bicubic" in refusal(folder)
 
 
 def test_settings_that_are_not_known_list_those_that_are(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What a published OpenVLA folder holds: sizes, statistics, and the name and shape of every tensor.
 
-    config.json               sizes by name of the parts; text_config: the Llama, where it differs from transformers'
-    defaults model-*.safetensors       with model.safetensors.index.json, or one model.safetensors
+    config.json               sizes by name of the parts; text_config: the Llama, where it is not transformers' default
+    model-*.safetensors       with model.safetensors.index.json, or one model.safetensors
     tokenizer.json            Llama 2's, with which `<s>` is put in front
     preprocessor_config.json  mean and spread of each tower
     dataset_statistics.json   of a fine-tuned model; else `norm_stats` in config.json
@@ -234,6 +234,9 @@ def _normalisation(folder: Path, towers: tuple[TowerShape, ...]) -> tuple[tuple[
         pairs = [_MEANS[tower.prefix > 0] for tower in towers]
     else:
         data = read_json(path)
+        for kernel in data.get("interpolations", ()):
+            if kernel != "bicubic":
+                raise PolicyError(f"{path}: interpolations: {unknown('kernel', str(kernel), ['bicubic'])}")
         applied = data.get("tvf_normalize_params")
         pairs = (
             [(each["mean"], each["std"]) for each in applied]

@@ -111,11 +111,12 @@ def load_weights(
     def convert(tensor: Tensor) -> Tensor:
         return tensor.to(device=device, dtype=dtype)
 
-    state = {
-        our_name(name): convert(_kept(name, tensor, layout))
-        for name, tensor in tensors.by_file(name for name in tensors.shapes if plain(name) in wanted)
-        if not unused(plain(name), layout)
-    }
+    running = [name for name in tensors.shapes if plain(name) in wanted and not unused(plain(name), layout)]
+    state = {}
+    for name, tensor in tensors.by_file(running):
+        if not bool(torch.isfinite(tensor).all()):
+            raise PolicyError(f"{tensors.path(name)}: tensor {name} holds values that are not finite")
+        state[our_name(name)] = convert(_kept(name, tensor, layout))
     for part, prefix in PARTS.items():
         if part in parts:
             state |= {f"{prefix}.{name}": convert(each) for name, each in load_part(parts[part]).items()}
@@ -227,7 +228,7 @@ def _check(tensors: Tensors, wanted: Mapping[str, tuple[int, ...]], layout: Layo
 
 
 def _fit(model: OpenVlaModel, state: Mapping[str, Tensor], folder: Path, parts: Mapping[str, Path]) -> None:
-    """What OFT's files hold fits the model; the safetensors were checked before."""
+    """What OFT's files hold fits the model, which the safetensors were found to do before."""
     wanted = model.state_dict()
     for name in sorted(wanted.keys() ^ state.keys()):
         path = _origin(name, folder, parts)
