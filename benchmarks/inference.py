@@ -3,7 +3,8 @@
 Weights do not change speed. Every variant answers the same observation, in turns, timed from 8-bit pictures in memory
 to actions in memory, preprocessing and copies included. `openvla`: seven tokens one after another by `generate` as it
 is, `generate` with static cache and compiled decoder, and ours; and OpenVLA-OFT's parallel chunk of 8 actions. `pi0`: a
-chunk of 50 from two views in 10 steps, by lerobot's own model and by ours. `tiny`, `small`, `pi0-small` are the same
+chunk of 50 from two views in 10 steps, by lerobot's own model and by ours. `own`: a model of Reflexarc's own, where
+pictures and words are new and where they are known. `tiny`, `small`, `pi0-small` and `own-small` are the same
 structures, small enough for a processor.
 
 The floor is what the machine could do: bytes of the weights over its measured copy rate for each token or step, and the
@@ -11,7 +12,7 @@ operations of towers and prefix over its measured rate of products. Prints table
 can't show are told as not measured.
 
 Example: python benchmarks/inference.py --shape small --runs 50 --json runs/inference.json
-On a GPU: python benchmarks/inference.py --shape openvla pi0 --device cuda --runs 200
+On a GPU: python benchmarks/inference.py --shape openvla pi0 own --device cuda --runs 200
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ from typing import Any
 import numpy as np
 import torch
 from inference_openvla import OpenVlaSubject
+from inference_own import OwnSubject
 from inference_pi0 import Pi0Subject
 from inference_rates import measure, memory_gb, stage_ms
 from rich.console import Console
 from rich.table import Table
 
-SHAPES = ("tiny", "small", "openvla", "pi0-small", "pi0")
-REFERENCES = ("tokens: transformers generate", "chunk: transformers", "chunk: lerobot")
+SHAPES = ("tiny", "small", "openvla", "pi0-small", "pi0", "own-small", "own")
+REFERENCES = (
+    "tokens: transformers generate",
+    "chunk: transformers",
+    "chunk: lerobot",
+    "chunk: ours, all anew",
+    "words first: ours, read anew",
+)
 IN_FULL = ("eager", "graphs", "compiled", "graphs, compiled")
 """Our ways whose answers are the reference's: bars are held to these alone, not to fewer bits or fewer tokens."""
 CHUNKS_PER_S, PI0_MS, OVER_FLOOR, OVER_EAGER, OVER_EAGER_CPU = 60.0, 15.0, 1.5, 4.0, 3.0
@@ -40,8 +48,12 @@ CHUNKS_PER_S, PI0_MS, OVER_FLOOR, OVER_EAGER, OVER_EAGER_CPU = 60.0, 15.0, 1.5, 
 Figures = dict[str, Any]
 
 
-def subject_of(shape: str, device: torch.device, dtype: torch.dtype) -> OpenVlaSubject | Pi0Subject:
+def subject_of(
+    shape: str, device: torch.device, dtype: torch.dtype
+) -> OpenVlaSubject | Pi0Subject | OwnSubject:
     """What is timed."""
+    if shape.startswith("own"):
+        return OwnSubject.build(shape, device, dtype)
     kind = Pi0Subject if shape.startswith("pi0") else OpenVlaSubject
     return kind.build(shape, device, dtype)
 

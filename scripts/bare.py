@@ -31,7 +31,7 @@ sys.path.insert(0, "benchmarks")
 import inference
 print(json.dumps([each.__file__ for name, each in sys.modules.items() if name.split(".")[0] in {ours}]))
 """
-OURS = ("reflexarc", "inference", "inference_openvla", "inference_pi0", "inference_rates")
+OURS = ("reflexarc", "inference", "inference_openvla", "inference_own", "inference_pi0", "inference_rates")
 
 
 def main(root: Path, target: Path) -> None:

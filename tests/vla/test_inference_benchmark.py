@@ -13,17 +13,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(shape: str, place: Path) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "benchmarks/inference.py", "--shape", shape, "--runs", "2", "--no-compile"]
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, Any]], str]:
+    """Figures by shape, and what was printed."""
+    place = tmp_path_factory.mktemp("benchmark") / "figures.json"
+    shapes = ["--shape", "tiny", "pi0-small", "own-small"]
+    command = [sys.executable, "benchmarks/inference.py", *shapes, "--runs", "2", "--no-compile"]
     done = subprocess.run(
         [*command, "--device", "cpu", "--json", str(place)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=True,
     )
-    return json.loads(place.read_text())["shapes"][0], done.stdout
+    return {each["shape"]: each for each in json.loads(place.read_text())["shapes"]}, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -31,10 +35,13 @@ def run(shape: str, place: Path) -> tuple[dict[str, Any], str]:
     [
         ("tiny", {"tokens: transformers generate", "tokens: ours, eager", "chunk: ours, eager"}, 1e-5),
         ("pi0-small", {"chunk: lerobot", "chunk: ours, eager"}, 1e-4),
+        ("own-small", {"chunk: ours, both pictures seen before", "words first: ours, kept"}, 1e-5),
     ],
 )
-def test_all_variants_in_one_run(shape: str, variants: set[str], within: float, tmp_path: Path) -> None:
-    figures, said = run(shape, tmp_path / "figures.json")
+def test_all_variants_in_one_run(
+    benchmark: tuple[dict[str, dict[str, Any]], str], shape: str, variants: set[str], within: float
+) -> None:
+    figures, said = benchmark[0][shape], benchmark[1]
     assert variants <= set(figures["times_ms"])
     for name, row in figures["percentiles_ms"].items():
         assert 0 < row["p50"] <= row["p99"], name
