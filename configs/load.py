@@ -20,6 +20,7 @@ from reflexarc.configs.base import Config
 from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ConfigError, unknown
 from reflexarc.configs.policy import PolicyConfig
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.configs.teleop import TeleopConfig
@@ -74,6 +75,11 @@ def load_controller(name_or_path: str, overrides: Sequence[str] = ()) -> Control
 def load_policy(name_or_path: str, overrides: Sequence[str] = ()) -> PolicyConfig:
     """A policy's model and training from `configs/policies/` or a file."""
     return load(PolicyConfig, "policies", name_or_path, overrides)
+
+
+def load_recording(name_or_path: str, overrides: Sequence[str] = ()) -> RecordingConfig:
+    """How pictures are kept, from `configs/recording/` or a file."""
+    return load(RecordingConfig, "recording", name_or_path, overrides)
 
 
 def load_teleop(name_or_path: str, overrides: Sequence[str] = ()) -> TeleopConfig:

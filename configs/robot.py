@@ -118,6 +118,34 @@ class ServoConfig(Config):
         return self
 
 
+class CameraCalibration(Config):
+    """How a camera sees and where it is, as somebody measured it; on record in every episode.
+
+    width, height: of the pictures it holds for, pixels. fx, fy, cx, cy: pixels; distortion: k1 k2 p1 p2 k3 (Brown's
+    model, in OpenCV's order). mount: what it is fixed to, the robot's base or its TCP; position: (3,) m and quaternion:
+    (4,) wxyz of the camera (x right, y up, looking along -z) in that frame. source: how it was measured, and when.
+    """
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    fx: float = Field(gt=0)
+    fy: float = Field(gt=0)
+    cx: float
+    cy: float
+    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    mount: Literal["base", "tcp"]
+    position: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+    source: str = Field(min_length=8)
+
+    @model_validator(mode="after")
+    def _turns(self) -> CameraCalibration:
+        length = sum(value * value for value in self.quaternion) ** 0.5
+        if abs(length - 1.0) > 1e-3:
+            raise ValueError(f"quaternion has length {length:.4g}; it must be 1")
+        return self
+
+
 class RobotConfig(Config):
     """Everything about one robot that is not a choice of the user.
 
@@ -126,6 +154,7 @@ class RobotConfig(Config):
     loop may use; all if empty. stop_category: IEC 60204-1
     category used for a protective stop; 2 (stopped, powered) for arms that would fall without power.
     cartesian: what the maker publishes for the TCP, if anything; payload: the same for what it may carry.
+    cameras: calibration by name of the camera, of those that were calibrated; a simulated one stands in the model.
     """
 
     name: str
@@ -141,6 +170,7 @@ class RobotConfig(Config):
     stop_category: Literal[0, 1, 2] = 2
     cartesian: CartesianLimits | None = None
     payload: PayloadLimit | None = None
+    cameras: dict[str, CameraCalibration] = {}
 
     @property
     def joint_names(self) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from reflexarc.configs.errors import LogError
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.datasets.format import topic_of
 from reflexarc.datasets.recording import Backlog, EpisodeRecorder
 from reflexarc.wire.clock import give_way_to_loops, monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
-from reflexarc.wire.messages import EpisodeStart, Event, Message
+from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Event, Message
 from reflexarc.wire.sockets import Heartbeats, Publisher, Subscriber, wait_any
 
 PEER = "recorder"
@@ -37,11 +38,17 @@ _Data = dict[str, str | float | int | bool]
 
 
 def run_recorder(
-    folder: Path, endpoints: Endpoints, *, fsync: bool = True, stop: Callable[[], bool] | None = None
+    folder: Path,
+    endpoints: Endpoints,
+    *,
+    fsync: bool = True,
+    recording: RecordingConfig | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> None:
     """Record into `folder` until SIGTERM, or until `stop` says so; the open episode is closed then.
 
-    Takes over this process: its SIGTERM handler and its priority. Raises LogError if the folder cannot be written.
+    recording: how pictures are kept; default as they come. Takes over this process: its SIGTERM handler and its
+    priority. Raises LogError if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +59,7 @@ def run_recorder(
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     give_way_to_loops()
-    recorder = _RecorderProcess(folder, endpoints, fsync)
+    recorder = _RecorderProcess(folder, endpoints, fsync, recording)
     try:
         while not ended.is_set() and not (stop is not None and stop()):
             recorder.turn()
@@ -63,7 +70,9 @@ def run_recorder(
 class _RecorderProcess:
     """The receiving thread's side: sockets and heartbeat; the writing thread has the files."""
 
-    def __init__(self, folder: Path, endpoints: Endpoints, fsync: bool) -> None:
+    def __init__(
+        self, folder: Path, endpoints: Endpoints, fsync: bool, recording: RecordingConfig | None
+    ) -> None:
         self._subscribers: list[Subscriber[Message]] = [
             Subscriber(getattr(endpoints, name), Message, queue=_QUEUE, name=f"{name} to the recorder")
             for name in SOURCES
@@ -76,7 +85,10 @@ class _RecorderProcess:
         self._stall_told = False
         self._ending = threading.Event()
         self._recorder = EpisodeRecorder(
-            folder, lambda kind, text, data: self._notices.put((kind, text, data)), fsync=fsync
+            folder,
+            lambda kind, text, data: self._notices.put((kind, text, data)),
+            fsync=fsync,
+            recording=recording,
         )
         self._thread = threading.Thread(target=self._write_loop, name="episode-log", daemon=True)
         self._thread.start()
@@ -154,6 +166,8 @@ class _RecorderProcess:
                 told_ns = monotonic_ns()
                 self._count_drops()
             if item is not None:
+                if isinstance(item[1], EpisodeStop):
+                    self._count_drops()  # they belong into its outcome
                 self._recorder.handle(*item)
             elif self._backlog.stalled:
                 self._count_drops()

@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from reflexarc.configs.errors import LogError, WireError
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.datasets.format import CAMERA_PREFIX, topic_of
 from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.wire.codec import encode
-from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Message, SimInitial, SimSteps
+from reflexarc.wire.messages import (
+    CameraFrame,
+    EpisodeStart,
+    EpisodeStop,
+    Message,
+    Setpoint,
+    SimInitial,
+    SimSteps,
+    State,
+    TeleopCommand,
+)
 
 BACKLOG_MESSAGES = 20_000
 """Half a minute of everything at 200 Hz, and below 500 MB of 96x96 pictures."""
@@ -28,6 +39,8 @@ BACKLOG_BYTES = 64 * 1024 * 1024
 as much memory. A disk that has taken nothing for so long hangs, and memory must not be what ends the recording."""
 PREROLL_MESSAGES = 6_000
 """Half a minute of physics at 200 Hz between a reset and the start of its episode."""
+_NUMBERED = State, Setpoint, CameraFrame, TeleopCommand
+"""Whoever publishes these counts them: a number that is missing is a message that was lost on its way here."""
 _ESSENTIAL = frozenset({"/setpoint", "/chunk", "/safety", "/event", "/episode", "/sim/initial"})
 
 Item = tuple[str, Message, int]
@@ -117,13 +130,17 @@ class EpisodeRecorder:
         report: Callable[[str, str, dict[str, str | float | int | bool]], None],
         *,
         fsync: bool = True,
+        recording: RecordingConfig | None = None,
     ) -> None:
         self._folder = folder
         self._report = report
         self._fsync = fsync
+        self._recording = recording
         self._writer: EpisodeWriter | None = None
         self._episode = ""
         self._drops: Counter[str] = Counter()
+        self._gaps: Counter[str] = Counter()
+        self._numbers: dict[str, int] = {}
         self._preroll: deque[Item] = deque()
 
     @property
@@ -143,7 +160,7 @@ class EpisodeRecorder:
                 self._end(_as_object(message.outcome, "outcome"))
 
     def count_drops(self, drops: dict[str, int]) -> None:
-        """Add to the episode's count of dropped messages, which stands in its outcome."""
+        """Add to the episode's count of messages that the backlog has dropped, which stands in its outcome."""
         self._drops.update(drops)
 
     def sync_if_due(self) -> None:
@@ -163,9 +180,10 @@ class EpisodeRecorder:
             "session": start.session,
         }
         path = self._folder / f"{_file_name(start.episode)}.mcap"
-        self._drops.clear()
+        for counts in (self._drops, self._gaps, self._numbers):
+            counts.clear()
         try:
-            self._writer = EpisodeWriter(path, metadata, fsync=self._fsync)
+            self._writer = EpisodeWriter(path, metadata, fsync=self._fsync, recording=self._recording)
         except LogError as error:
             self._report("recorder_error", str(error), {"episode": start.episode})
             return
@@ -192,11 +210,22 @@ class EpisodeRecorder:
             self._report("recorder_drop", text, {})
 
     def _write(self, topic: str, message: Message, received_ns: int) -> None:
+        if isinstance(message, _NUMBERED):
+            before = self._numbers.get(topic, message.seq - 1)
+            self._gaps[topic] += max(0, message.seq - before - 1)
+            self._numbers[topic] = max(before, message.seq)
         log_time = received_ns if message.clock == "monotonic" else None
         self._guard(lambda writer: writer.write(topic, message, log_time))
 
     def _end(self, outcome: dict[str, Any]) -> None:
         outcome = outcome | {"dropped": dict(self._drops)}
+        lost = {
+            topic: gap - self._drops[topic] for topic, gap in self._gaps.items() if gap > self._drops[topic]
+        }
+        if lost:
+            outcome["never_arrived"] = lost
+            text = ", ".join(f"{topic} {count}" for topic, count in sorted(lost.items()))
+            self._report("recorder_drop", f"never arrived at the recorder: {text}", {**lost})
         self._guard(lambda writer: writer.close(outcome))
         writer, self._writer = self._writer, None
         if writer is not None:

@@ -36,7 +36,8 @@ from mcap.records import (
     SummaryOffset,
 )
 
-from reflexarc.configs.errors import LogError, unknown
+from reflexarc.configs.errors import LogError, WireError, unknown
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.datasets.format import (
     CAMERA_PREFIX,
     EPISODE_RECORD,
@@ -51,6 +52,7 @@ from reflexarc.datasets.format import (
     schema_record,
 )
 from reflexarc.wire.codec import encode
+from reflexarc.wire.images import packed_frame
 from reflexarc.wire.messages import CameraFrame, Message, Observation
 
 CHUNK_BYTES = 256 * 1024
@@ -66,16 +68,25 @@ class EpisodeWriter:
     """Appends messages to a new episode log.
 
     fsync: sync to disk twice a second of wall time, as a live recording must; False syncs once, at the end, for
-    fast collection in virtual time. Messages of one topic must be of one type. Raises LogError if the file exists,
-    the folder cannot be written, the disk is full, or the topic is not one of the log's.
+    fast collection in virtual time. recording: how pictures are kept; default as they come. Messages of one topic must
+    be of one type. Raises LogError if the file exists, the folder cannot be written, the disk is full, or the topic is
+    not one of the log's.
     """
 
-    def __init__(self, path: Path | str, metadata: dict[str, Any], *, fsync: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        metadata: dict[str, Any],
+        *,
+        fsync: bool = True,
+        recording: RecordingConfig | None = None,
+    ) -> None:
         """`metadata`: JSON-ready values that explain the episode (configs, versions, seed, instruction)."""
         self.path = Path(path)
         head = _record(Header(profile=PROFILE, library=LIBRARY))
         episode = _metadata_bytes(self.path, EPISODE_RECORD, metadata)
         self._fsync = fsync
+        self._recording = recording or RecordingConfig()
         self._fd = _create(self.path)
         self._offset = 0
         self._data_crc = 0
@@ -117,6 +128,9 @@ class EpisodeWriter:
             message = msgspec.structs.replace(
                 message, images={name: _without_pixels(frame) for name, frame in message.images.items()}
             )
+        elif isinstance(message, CameraFrame):
+            with contextlib.suppress(WireError):  # what is no picture is kept as it came
+                message = packed_frame(message, self._recording.images, self._recording.jpeg_quality)
         log_time = message.t_ns if log_time_ns is None else log_time_ns
         self.write_encoded(topic, type(message).__name__, encode(message), log_time, content_time_ns(message))
 

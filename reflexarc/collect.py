@@ -113,12 +113,16 @@ def collect(
     """Collect `episodes` of each task into `out/<task>/<seed>.mcap`; episodes that are there already are kept.
 
     roll_in: `perturb` or the name of a policy. share: of the episodes that are rolled in. Failed demonstrations are
-    not kept. Raises ConfigError for an unknown task, before anything is written.
+    not kept. Raises ConfigError for an unknown task, or a number that makes no sense, before anything is written.
     """
     from reflexarc.sim.tasks import get_task
 
     for task in tasks:
         get_task(task)
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}; must be at least 1")
+    if not 0 <= share <= 1:
+        raise ConfigError(f"share is {share:g}; must be within 0..1")
     if not 0 <= seed * EPISODE_SEEDS + episodes <= EVALUATION_SEED_BASE:
         raise ConfigError(
             f"seed {seed} with {episodes} episodes reaches into the evaluation seeds; "
@@ -179,7 +183,7 @@ def _one(job: CollectJob, session: object, seed: int, path: Path, limit_s: float
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
-    writer = EpisodeWriter(unfinished, json.loads(metadata), fsync=False)
+    writer = EpisodeWriter(unfinished, json.loads(metadata), fsync=False, recording=job.setup.recording)
 
     def record(topic: str, message: Message) -> None:
         writer.write(topic, message)

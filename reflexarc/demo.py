@@ -52,7 +52,7 @@ def run_demo(
             start_server(processes, endpoints, policy)
             robot = start_simulated_robot(processes, endpoints, setup, tasks[0])
             start_controller(processes, endpoints, setup)
-            start_recorder(processes, endpoints, out / "episodes")
+            start_recorder(processes, endpoints, out / "episodes", setup.recording)
             runner = Runner(endpoints, ("policy", *robot, "controller", "recorder"))
             runner.wait_ready(READY_S, processes.check)
         figures = []
@@ -69,6 +69,8 @@ def run_demo(
                         check=processes.check,
                     )
                 console.print(f'  "{result.instruction}": {result.end} after {result.time_s:.1f} s')
+                if result.unrecorded:
+                    console.print(f"  {result.unrecorded}", style="red", markup=False)
                 figures.append(result)
             loops = runner.loops()
         finally:

@@ -150,7 +150,7 @@ def _episodes(job: EvalJob) -> Iterator[Evaluated]:
         session.subscribers.clear()
         writer = None
         if job.log_dir is not None:
-            writer = _logger(session, job.log_dir / job.task / f"{seed:010d}.mcap", metadata)
+            writer = _logger(session, job.log_dir / job.task / f"{seed:010d}.mcap", metadata, job.setup)
         result = session.run(seed, instruction=told, time_limit_s=task.time_limit_s, metadata=metadata)
         if writer is not None:
             writer.close({"success": result.success, "time_s": result.time_s})
@@ -174,11 +174,11 @@ def _told(world: Any, wording: Wording, seed: int) -> str:
     return str(world.instruction)
 
 
-def _logger(session: Any, path: Path, metadata: str) -> Any:
+def _logger(session: Any, path: Path, metadata: str, setup: Setup) -> Any:
     from reflexarc.datasets.writer import EpisodeWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = EpisodeWriter(path, json.loads(metadata), fsync=False)
+    writer = EpisodeWriter(path, json.loads(metadata), fsync=False, recording=setup.recording)
 
     def record(topic: str, message: Message) -> None:
         writer.write(topic, message)

@@ -124,7 +124,7 @@ def replay_on_robot(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(Processes(folder / "processes"))
         stage = _Stage(endpoints, stack)
-        start_recorder(processes, endpoints, folder / "episodes")
+        start_recorder(processes, endpoints, folder / "episodes", setup.recording)
         state = stage.wait_ready(processes.check)
         apart = _start_difference(reader, path, state, setup, may_approach)
         ways = [path]

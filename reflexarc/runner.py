@@ -51,7 +51,8 @@ MAY_RETURN = {"policy", "cameras", "recorder", "teleop"}
 class EpisodeFigures:
     """What was seen of one episode. Times in seconds, latencies in ms. judge: `person` where one ended it.
 
-    stop_rule: of a latched stop (its reason is in `end`), or empty.
+    stop_rule: of a latched stop (its reason is in `end`), or empty. unrecorded: why the log does not hold all of it, or
+    empty.
     """
 
     episode: str
@@ -68,6 +69,7 @@ class EpisodeFigures:
     events: list[str] = dataclasses.field(default_factory=list)
     judge: str = ""
     stop_rule: str = ""
+    unrecorded: str = ""
 
 
 class Runner:
@@ -86,6 +88,9 @@ class Runner:
         )
         self._controller: Subscriber[Message] = Subscriber(
             endpoints.controller, ActionChunk, Event, name="runner's view of the controller"
+        )
+        self._recorder: Subscriber[Event] = Subscriber(
+            endpoints.recorder, Event, name="runner's view of the recorder"
         )
         self._seq = 0
         self._loops: dict[str, dict[str, Any]] = {}
@@ -155,7 +160,8 @@ class Runner:
 
     def close(self) -> None:
         """Leave the arm disabled and release the sockets."""
-        for socket in (self._publisher, self._console, self._sim, self._states, self._controller):
+        sockets = (self._publisher, self._console, self._sim, self._states, self._controller, self._recorder)
+        for socket in sockets:
             if socket is not None:
                 socket.close()
         self._watch.close()
@@ -193,8 +199,8 @@ class Runner:
         verdict: Callable[[], Verdict],
     ) -> None:
         """Watch until success, a person's word, a latched stop, a lost peer or the end of the time."""
-        self._states.drain()
-        self._controller.drain()
+        for socket in (self._states, self._controller, self._recorder):
+            socket.drain()
         begun = time.monotonic()
         latencies: list[float] = []
         rules: collections.Counter[str] = collections.Counter()
@@ -204,6 +210,7 @@ class Runner:
             figures.time_s = time.monotonic() - begun
             stopped = self._watch_host(figures, rules)
             self._watch_controller(figures, latencies)
+            self._watch_recorder(figures)
             for event in self._watch.update(monotonic_ns()):
                 figures.events.append(f"{event.kind}: {event.text}")
                 self._publisher.send(event)
@@ -248,6 +255,13 @@ class Runner:
             elif isinstance(message, Event):
                 self._note(message, figures)
 
+    def _watch_recorder(self, figures: EpisodeFigures) -> None:
+        """A recording that ends or loses something ends no episode, but whoever asked for one must hear of it."""
+        for event in self._recorder.drain():
+            if event.kind in ("recorder_error", "recorder_drop"):
+                figures.events.append(f"{event.kind}: {event.text}")
+                figures.unrecorded = figures.unrecorded or event.text
+
     def _note(self, event: Event, figures: EpisodeFigures) -> None:
         if event.kind == "loop_stats":
             self._loops[event.source] = dict(event.data)
@@ -263,3 +277,4 @@ class Runner:
         outcome = json.dumps(dataclasses.asdict(figures))
         self._publisher.send(EpisodeStop(t_ns=monotonic_ns(), episode=figures.episode, outcome=outcome))
         time.sleep(SETTLE_S)
+        self._watch_recorder(figures)

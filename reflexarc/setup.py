@@ -7,7 +7,8 @@ import dataclasses
 from pydantic import BaseModel
 
 from reflexarc.configs.controller import ControllerConfig
-from reflexarc.configs.load import load_controller, load_robot, load_safety
+from reflexarc.configs.load import load_controller, load_recording, load_robot, load_safety
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.record import episode_metadata
@@ -15,15 +16,16 @@ from reflexarc.record import episode_metadata
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setup:
-    """Robot, safety limits and controller of a run."""
+    """Robot, safety limits and controller of a run, and how its pictures are kept."""
 
     robot: RobotConfig
     safety: SafetyConfig
     controller: ControllerConfig
+    recording: RecordingConfig = dataclasses.field(default_factory=RecordingConfig)
 
     def metadata(self, *, task: str, seed: int, policy: str, clock: str, **more: BaseModel) -> str:
         """The metadata of one episode run with this set-up and `more` configurations, as JSON."""
-        configs = {"robot": self.robot, "safety": self.safety, "controller": self.controller, **more}
+        configs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | more
         return episode_metadata(
             task=task, seed=seed, policy=policy, clock=clock, safety=self.safety, configs=configs
         )
@@ -35,15 +37,16 @@ def load_setup(
     controller: str = "default",
     overrides: tuple[str, ...] = (),
 ) -> Setup:
-    """Load presets or files by name. Overrides are `robot.x=…`, `safety.x=…`, `controller.x=…`.
+    """Load presets or files by name. Overrides are `robot.x=…`, `safety.x=…`, `controller.x=…`, `recording.x=…`.
 
     Raises ConfigError naming the key and the valid alternatives.
     """
-    parts = split_overrides(overrides, ("robot", "safety", "controller"))
+    parts = split_overrides(overrides, ("robot", "safety", "controller", "recording"))
     return Setup(
         robot=load_robot(robot, parts["robot"]),
         safety=load_safety(safety, parts["safety"]),
         controller=load_controller(controller, parts["controller"]),
+        recording=load_recording("default", parts["recording"]),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import ConfigError
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.configs.teleop import TeleopConfig
 from reflexarc.processes import Processes
 from reflexarc.setup import Setup
@@ -109,8 +110,10 @@ def start_teleop(processes: Processes, endpoints: Endpoints, setup: Setup, confi
     processes.start("teleop", run_teleop, device, config.name, config.rate_hz, endpoints)
 
 
-def start_recorder(processes: Processes, endpoints: Endpoints, folder: Path) -> None:
-    """The recorder, writing one log an episode into `folder`."""
+def start_recorder(
+    processes: Processes, endpoints: Endpoints, folder: Path, recording: RecordingConfig | None = None
+) -> None:
+    """The recorder, writing one log an episode into `folder`; pictures as `recording` says."""
     from reflexarc.datasets.recorder import run_recorder
 
-    processes.start("recorder", run_recorder, folder, endpoints)
+    processes.start("recorder", run_recorder, folder, endpoints, recording=recording)

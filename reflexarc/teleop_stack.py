@@ -65,5 +65,5 @@ def _start(
     joints = isinstance(device, LeRobotDevice) and not device.pose
     steering = None if job.policy else steering_spec(job.setup.robot, joints=joints)
     start_controller(processes, endpoints, job.setup, steering)
-    start_recorder(processes, endpoints, folder / "episodes")
+    start_recorder(processes, endpoints, folder / "episodes", job.setup.recording)
     return tuple(dict.fromkeys(peers))

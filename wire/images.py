@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -55,6 +56,16 @@ def encode_image(
         encoding=encoding,
         data=data,
     )
+
+
+def packed_frame(frame: CameraFrame, encoding: ImageEncoding, quality: int) -> CameraFrame:
+    """`frame` with its data in another encoding if it came raw, else itself. quality: of JPEG."""
+    if frame.encoding != "raw" or encoding == "raw":
+        return frame
+    options = _SAVE_OPTIONS[encoding] | ({"quality": quality} if encoding == "jpeg" else {})
+    buffer = io.BytesIO()
+    Image.fromarray(decode_image(frame)).save(buffer, encoding, **options)
+    return msgspec.structs.replace(frame, encoding=encoding, data=buffer.getvalue())
 
 
 def decode_image(frame: CameraFrame) -> NDArray[np.uint8]:

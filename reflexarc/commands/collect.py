@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from reflexarc.commands.options import JsonPath, Set, console, run_folder, write_json
+from reflexarc.commands.options import JsonPath, Set, console, fresh_folder, write_json
 
 
 def collect(
@@ -50,30 +50,30 @@ def collect(
     # The expert looks at every step: its answers are labels, and it takes over at once after a disturbance.
     setup = load_setup(robot=robot, safety=safety, overrides=("controller.execute_steps=1", *overrides))
     tasks = suite_tasks("tabletop", task)
-    folder = run_folder("collect", out)
-    results = run_collect(
-        tasks,
-        episodes=episodes,
-        seed=seed,
-        out=folder,
-        setup=setup,
-        roll_in=roll_in,
-        share=share,
-        workers=workers,
-    )
-    if glances:
-        from reflexarc.glance import glance
-
-        taken = glance(
+    with fresh_folder("collect", out) as folder:
+        results = run_collect(
             tasks,
-            count=glances,
+            episodes=episodes,
             seed=seed,
-            horizon=horizon,
-            out=folder / "glances",
+            out=folder,
             setup=setup,
+            roll_in=roll_in,
+            share=share,
             workers=workers,
         )
-        console.print(f"{taken} glances")
+        if glances:
+            from reflexarc.glance import glance
+
+            taken = glance(
+                tasks,
+                count=glances,
+                seed=seed,
+                horizon=horizon,
+                out=folder / "glances",
+                setup=setup,
+                workers=workers,
+            )
+            console.print(f"{taken} glances")
     figures = {
         name: {
             status: sum(item.task == name and item.status == status for item in results)

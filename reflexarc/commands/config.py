@@ -21,7 +21,7 @@ def config(
 
     Args:
         action: `list` the presets of a kind (or of all), or `show` one.
-        kind: robots, safety, controllers, policies or teleop.
+        kind: robots, safety, controllers, policies, teleop or recording.
         name: of the preset, or a file.
     """
     from reflexarc.configs import load
@@ -33,6 +33,7 @@ def config(
         "controllers": load.load_controller,
         "policies": load.load_policy,
         "teleop": load.load_teleop,
+        "recording": load.load_recording,
     }
     if kind and kind not in loaders:
         raise ConfigError(unknown("kind of configuration", kind, loaders))

@@ -41,6 +41,20 @@ def run_folder(command: str, out: Path | None) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def fresh_folder(command: str, out: Path | None) -> Iterator[Path]:
+    """As `run_folder`; a folder that was not there before and is still empty after an error is removed."""
+    was_there = out is not None and out.exists()
+    folder = run_folder(command, out)
+    try:
+        yield folder
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+        raise
+
+
 def tracked[T](items: Sequence[T], what: str) -> Iterator[T]:
     """`items` with a bar of progress, where somebody can see it."""
     from rich.progress import track

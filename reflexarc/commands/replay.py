@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
-from reflexarc.commands.options import AS_SET, JsonPath, Placed, console, run_folder, write_json
+from reflexarc.commands.options import AS_SET, JsonPath, Placed, console, fresh_folder, write_json
 from reflexarc.configs.errors import LogError, PolicyError
 from reflexarc.configs.placement import Placement
 from reflexarc.wire.endpoints import BASE_PORT
+
+if TYPE_CHECKING:
+    from reflexarc.policy_replay import PolicyReplay
 
 
 def replay(
@@ -39,8 +44,9 @@ def replay(
     On a robot, a simulated arm here: reflexarc replay LOG.mcap --robot --port 27100 --speed 0.5
 
     With neither, the initial state and the controls are simulated again and compared with the logged states. With a
-    policy, its tokens and actions are compared with the logged ones, answer by answer. With a robot, the logged
-    setpoints pass its safety filter like a policy's; Ctrl-C holds the arm; the replay is recorded itself.
+    policy, its tokens and actions are compared with the logged ones: of one log answer by answer, of several a line
+    each. With a robot, the logged setpoints pass its safety filter like a policy's; Ctrl-C holds the arm; the replay is
+    recorded itself.
 
     Args:
         log: episode logs.
@@ -101,15 +107,16 @@ def drive(
     from reflexarc.wire.endpoints import Endpoints
 
     setup = load_setup(robot=presets[0], safety=presets[1])
-    result = replay_on_robot(
-        log,
-        Endpoints(base_port=port),
-        setup,
-        run_folder("replay", out),
-        speed=speed,
-        may_approach=approach,
-        say=console.print,
-    )
+    with fresh_folder("replay", out) as folder:
+        result = replay_on_robot(
+            log,
+            Endpoints(base_port=port),
+            setup,
+            folder,
+            speed=speed,
+            may_approach=approach,
+            say=console.print,
+        )
     table = Table("joint", "largest difference", "at", title=f"{log.name}: replayed against logged position")
     for each in result.differences:
         mark = " *" if each is result.worst else ""
@@ -156,6 +163,8 @@ def replay_with(
         )
         if picture is not None:
             draw(result, picture / f"{path.stem}.png")
+    if len(done) == 1:
+        console.print(_by_answer(done[0]))
     console.print(table)
     if picture is not None:
         console.print(f"plots: {picture}")
@@ -166,3 +175,21 @@ def replay_with(
             f"{name} differs from {beyond.log} by {beyond.worst.error:.3g} of the bounds of {beyond.worst.dim}; "
             f"tolerance {tolerance:g}"
         )
+
+
+def _by_answer(result: PolicyReplay) -> Table:
+    """Every answer of one log: how many tokens differ, and how far the actions are apart."""
+    table = Table(
+        "at", "tokens that differ", "mm", "mrad", "opening", "worst", "of", title=escape(result.log.name)
+    )
+    for each in result.answers:
+        table.add_row(
+            f"{each.time_s:.2f} s",
+            f"{each.tokens_differ} of {each.tokens}",
+            f"{each.metres * 1e3:.3g}",
+            f"{each.radians * 1e3:.3g}",
+            f"{each.opening:.3g}",
+            f"{each.error:.3g}",
+            each.dim if each.error else "",
+        )
+    return table

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from reflexarc.commands.options import JsonPath, Set, console, run_folder, write_json
+from reflexarc.configs.errors import LogError
 from reflexarc.wire.endpoints import BASE_PORT, Endpoints
 
 
@@ -70,7 +71,7 @@ def run(
     figures = []
     with Processes(folder / "processes") as processes:
         start_controller(processes, endpoints, setup)
-        start_recorder(processes, endpoints, folder / "episodes")
+        start_recorder(processes, endpoints, folder / "episodes", setup.recording)
         runner = Runner(endpoints, ("host", "controller", "recorder"))
         try:
             runner.wait_ready(READY_S, processes.check)
@@ -88,8 +89,12 @@ def run(
                 console.print(
                     f"{result.episode}: {result.instruction!r}: {result.end} after {result.time_s:.1f} s"
                 )
+                if result.unrecorded:
+                    console.print(f"  {result.unrecorded}", style="red", markup=False)
                 figures.append(dataclasses.asdict(result))
         finally:
             runner.close()
     console.print(f"episodes: {folder / 'episodes'}")
     write_json(json, figures)
+    if torn := [each["episode"] for each in figures if each["unrecorded"]]:
+        raise LogError(f"{', '.join(torn)}: not recorded whole; the reasons stand above")

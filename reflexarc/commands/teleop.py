@@ -50,6 +50,7 @@ def teleop(
         out: folder for the logs, `episodes/` and `discarded/`; one that has some already is added to.
     """
     from reflexarc.collect import EPISODE_SEEDS
+    from reflexarc.configs.errors import ConfigError
     from reflexarc.configs.load import load_teleop
     from reflexarc.setup import load_setup, split_overrides
     from reflexarc.sim.tasks import get_task
@@ -57,7 +58,9 @@ def teleop(
     from reflexarc.teleop_stack import run_session
 
     get_task(task)
-    parts = split_overrides(overrides, ("robot", "safety", "controller", "teleop"))
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}; must be at least 1")
+    parts = split_overrides(overrides, ("robot", "safety", "controller", "recording", "teleop"))
     config = load_teleop(device, parts.pop("teleop"))
     rest = tuple(f"{section}.{each}" for section, found in parts.items() for each in found)
     setup = load_setup(robot=robot, safety=safety, controller=controller, overrides=rest)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from reflexarc.commands.options import JsonPath, console, run_folder, write_json
+from reflexarc.commands.options import JsonPath, console, fresh_folder, write_json
 from reflexarc.configs.errors import LogError
 from reflexarc.wire.endpoints import BASE_PORT
 
@@ -50,7 +50,8 @@ def view(
     if live:
         if log or at is not None or (spawn and connect):
             raise LogError("--live takes no log and no --at, and one of --spawn and --connect at most")
-        follow(run_folder("view", out) / "live.rrd", spawn, connect, port, arm, seconds)
+        with fresh_folder("view", out) as folder:
+            follow(folder / "live.rrd", spawn, connect, port, arm, seconds)
         return
     from reflexarc.view import open_viewer, view_episode
 
@@ -58,14 +59,14 @@ def view(
         raise LogError("name at least one episode log (.mcap) to view, or --live")
     if connect:
         raise LogError("--connect is for --live; a log's recording is a file")
-    folder = run_folder("view", out)
     figures = []
-    for path in log:
-        made = view_episode(path, folder, camera=camera, size=size, at_s=at)
-        console.print(f"{path.name}: {made['mp4']}  {made['rrd']}  {made['png']}")
-        figures.append({"log": str(path), **made})
-        if at is not None:
-            console.print(f"look at {at:.2f} s on the time line (marked)")
+    with fresh_folder("view", out) as folder:
+        for path in log:
+            made = view_episode(path, folder, camera=camera, size=size, at_s=at)
+            console.print(f"{path.name}: {made['mp4']}  {made['rrd']}  {made['png']}")
+            figures.append({"log": str(path), **made})
+            if at is not None:
+                console.print(f"look at {at:.2f} s on the time line (marked)")
     write_json(json, figures)
     if spawn:
         open_viewer(*(Path(each["rrd"]) for each in figures))

@@ -15,11 +15,12 @@ import pytest
 
 from contracts.episode_bench import every_message, picture, same, state
 from reflexarc.configs.errors import LogError
-from reflexarc.datasets.format import topic_of
+from reflexarc.datasets.format import content_time_ns, topic_of
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.recorder import PEER, run_recorder
 from reflexarc.datasets.repair import repair
 from reflexarc.wire.clock import monotonic_ns
+from reflexarc.wire.codec import decode
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Event, Message, Observation, Setpoint
 from reflexarc.wire.sockets import PeerWatch, Publisher, Subscriber
@@ -130,7 +131,7 @@ class Bench:
         while time.monotonic() - begun < seconds:
             self.send(state(monotonic_ns(), commanded=HERE, seq=count))
             if count % 10 == 0:
-                self.send(picture(monotonic_ns(), "front", count))
+                self.send(picture(monotonic_ns(), "front", count // 10))
             count += 1
             time.sleep(0.01)
         return count
@@ -170,6 +171,11 @@ def test_everything_published_is_logged_and_a_clean_end_closes_the_file(bench: B
         if not isinstance(message, Observation):
             as_sent = msgspec.structs.replace(message, clock="monotonic", t_ns=received.t_ns)
             assert same(as_sent, received)
+    for raw in reader.raw_messages():  # when it was taken, when it was sent, when it was received
+        message = decode(raw.data)
+        assert raw.content_ns == content_time_ns(message)
+        assert message.t_ns <= raw.log_time_ns <= monotonic_ns()
+        assert message.clock == "monotonic"
     bench.begin("two")
     bench.stream(0.2)
     bench.process.send_signal(signal.SIGTERM)
@@ -296,6 +302,39 @@ def test_a_disk_that_hangs_ends_the_episode_before_the_memory_is_full(tmp_path: 
         bench.stream(0.1)
         bench.end("three")
         assert bench.log("three").outcome == {"success": True, "dropped": {}}
+    finally:
+        bench.close()
+
+
+def test_a_slow_disk_costs_pictures_first_and_every_one_is_counted(tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    bench = Bench(tmp_path / "logs", tmp_path, hang=hang)
+    setpoint = next(message for topic, message in every_message() if topic == "/setpoint")
+    assert isinstance(setpoint, Setpoint)
+    try:
+        bench.begin("one")
+        bench.stream(0.2)
+        hang.touch()
+        bench.stream(0.7)  # half a second after the last the next sync is due, and hangs
+        for number in range(900):
+            bench.send(picture(monotonic_ns(), "wrist", number))
+            if number % 20 == 0:
+                bench.send(msgspec.structs.replace(setpoint, seq=number // 20))
+                time.sleep(0.002)
+        time.sleep(0.3)
+        hang.unlink()
+        bench.end("one")
+        reader = bench.log("one")
+        dropped = (reader.outcome or {})["dropped"]
+        assert set(dropped) == {"/camera/wrist"}
+        kept = reader.topics["/camera/wrist"]
+        assert kept + dropped["/camera/wrist"] == 900
+        assert 500 < kept < 900
+        asked = [getattr(message, "seq", -1) for _, message in reader.messages(["/setpoint"])]
+        assert asked == list(range(45))
+        told = [event for event in bench.events if event.kind == "recorder_drop"]
+        assert sum(int(event.data.get("/camera/wrist", 0)) for event in told) == dropped["/camera/wrist"]
+        assert all("dropped: /camera/wrist" in event.text for event in told[:1])
     finally:
         bench.close()
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 
-from contracts.episode_bench import MS, every_message, picture, state
+from contracts.episode_bench import MS, every_message, picture, same, state
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.datasets import recording
 from reflexarc.datasets.format import topic_of
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.recording import Backlog, EpisodeRecorder
 from reflexarc.wire.codec import encode
-from reflexarc.wire.messages import EpisodeStart, EpisodeStop, Message, SimSteps
+from reflexarc.wire.images import decode_image, encode_image
+from reflexarc.wire.messages import CameraFrame, EpisodeStart, EpisodeStop, Message, SimSteps
 
 HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
 INITIAL = next(message for topic, message in every_message() if topic == "/sim/initial")
@@ -150,6 +154,49 @@ def test_drops_stand_in_the_outcome(bench: Bench) -> None:
     bench.recorder.count_drops({"/camera/front": 1, "/state": 4})
     bench.send(stop("one"))
     assert bench.log("one").outcome == {"success": True, "dropped": {"/camera/front": 3, "/state": 4}}
+
+
+def test_what_never_arrived_is_told_by_its_numbers(bench: Bench) -> None:
+    numbered = [state(number * MS, commanded=HERE, seq=number) for number in (5, 6, 9, 8, 10, 20, 21)]
+    bench.recorder.count_drops({"/state": 99})  # of the time before
+    bench.send(start("one"), *numbered, *(picture(MS, "front", number) for number in (0, 3)))
+    bench.recorder.count_drops({"/camera/front": 2})  # dropped here: those are counted once
+    bench.send(stop("one"), *states(1), start("two"), *states(2), stop("two"))
+    outcome = bench.log("one").outcome or {}
+    assert outcome["dropped"] == {"/camera/front": 2}
+    assert outcome["never_arrived"] == {"/state": 11}
+    assert ("recorder_drop", "never arrived at the recorder: /state 11") in bench.told
+    assert "never_arrived" not in (bench.log("two").outcome or {})
+
+
+@pytest.mark.parametrize("images", ["raw", "png", "jpeg"])
+def test_pictures_are_kept_as_the_configuration_says(
+    tmp_path: Path, images: Literal["raw", "png", "jpeg"]
+) -> None:
+    ramp = np.add.outer(np.arange(32), 3 * np.arange(48)).astype(np.uint8)
+    image = np.stack([ramp, 255 - ramp, ramp // 2], axis=2)
+    sent = [
+        encode_image(image, camera=camera, seq=1, t_capture_ns=MS, encoding=encoding, clock="virtual")
+        for camera, encoding in (("front", "raw"), ("wrist", "png"))
+    ]
+    no_picture = msgspec.structs.replace(sent[0], camera="broken", data=b"no pixels")
+    recorder = EpisodeRecorder(
+        tmp_path, lambda *_: None, fsync=False, recording=RecordingConfig(images=images)
+    )
+    for message in (start("one"), *sent, no_picture, stop("one")):
+        recorder.handle(str(topic_of(message)), message, MS)
+    reader = EpisodeReader(tmp_path / "one.mcap")
+    front, wrist, broken = (
+        next(message for _, message in reader.messages([f"/camera/{name}"]))
+        for name in ("front", "wrist", "broken")
+    )
+    assert isinstance(front, CameraFrame)
+    assert front.encoding == images
+    assert (front.t_capture_ns, front.seq, front.height, front.width) == (MS, 1, 32, 48)
+    apart = np.abs(decode_image(front).astype(int) - image).max()
+    assert apart == 0 if images != "jpeg" else 0 < apart < 12
+    assert same(wrist, sent[1])  # packed by the camera: as it came
+    assert same(broken, no_picture)
 
 
 def test_a_full_backlog_drops_images_first_and_commands_never() -> None:

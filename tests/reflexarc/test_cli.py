@@ -29,7 +29,7 @@ from reflexarc.datasets.writer import EpisodeWriter
         ("eval --policy expert --set safety.tcp_sped=1", "unknown key 'tcp_sped'"),
         (
             "eval --policy expert --set safty.tcp_speed=1",
-            "unknown section 'safty'; known: controller, robot, safety",
+            "unknown section 'safty'; known: controller, recording, robot, safety",
         ),
         ("eval --policy expert --set safety.velocity_scale=2", "beyond the robot's published limit"),
         ("eval --policy expert --task reach --episodes 1 --latency fast", "latency 'fast' is neither"),

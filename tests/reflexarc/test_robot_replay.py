@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contracts.full_disk import record_on_a_full_disk
 from reflexarc.cli import main
 from reflexarc.configs.errors import ConfigError, LogError, RobotError, WireError
 from reflexarc.configs.load import load_robot
+from reflexarc.configs.recording import RecordingConfig
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.logged_path import JointPath, approach, logged_path
+from reflexarc.processes import Processes
 from reflexarc.robot_replay import replay_on_robot
 from reflexarc.safety.states import LATCHED
 from reflexarc.setup import load_setup
@@ -204,6 +207,26 @@ def test_safety_limits_a_log_that_was_tampered_with(robot: Endpoints, here: F64,
     reset(robot)
 
 
+def test_a_full_disk_ends_the_recording_and_not_the_motion(
+    robot: Endpoints, here: F64, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(processes: Processes, endpoints: Endpoints, folder: Path, recording: RecordingConfig) -> None:
+        processes.start("recorder", record_on_a_full_disk, folder, endpoints, recording=recording)
+
+    monkeypatch.setattr("reflexarc.robot_replay.start_recorder", start)
+    there = here - np.array([0.2, 0, 0, 0, 0, 0, 0.2])
+    # 0.2 rad back to the middle in a second, and it stays there
+    source = logged(tmp_path / "away.mcap", lambda t: 2 * here - wave(here)(min(t, 1.0)))
+    with pytest.raises(LogError, match=r"replay-away\.mcap: writing the episode log failed: .* bytes free"):
+        replay_on_robot(source, robot, load_setup(), tmp_path / "full")
+    state = newest(robot)
+    assert state.safety == "hold"  # ended as any other replay does
+    np.testing.assert_allclose(state.joint_position, there, atol=TOLERANCE_RAD)
+    torn = EpisodeReader(tmp_path / "full/episodes/replay-away.mcap")
+    assert torn.is_cut
+    assert sum(1 for _ in torn.messages()) > 20
+
+
 def test_ctrl_c_holds_the_arm_and_closes_the_log(robot: Endpoints, here: F64, tmp_path: Path) -> None:
     source = logged(tmp_path / "long.mcap", wave(here), seconds=20.0)
     port = robot.state.rsplit(":", 1)[1]
@@ -276,6 +299,7 @@ def test_options_that_contradict_each_other_are_said(
 ) -> None:
     assert main(["replay", *options, "--out", str(tmp_path / "out")]) == 1
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_arm_that_a_controller_drives_is_left_to_it(tmp_path: Path) -> None:
