@@ -2,8 +2,8 @@
 
 robomimic (https://robomimic.github.io/docs, "Dataset Structure"), many episodes to a file: groups `data/demo_N` with
 `actions` (T, W) and `obs/NAME`, pictures (T, H, W, 3) uint8 among them; the attribute `env_args` of `data` is JSON
-whose `env_kwargs.control_freq` is the rate. LIBERO's files are the same, with the instruction in the attribute
-`problem_info`.
+whose `env_kwargs.control_freq` is the rate. LIBERO's files are the same, a task each, with the instruction in the
+attribute `problem_info` of `data`, as JSON (Lifelong-Robot-Learning/LIBERO, `scripts/create_dataset.py`).
 
 ALOHA (tonyzhaozh/act, `record_episodes.py`), an episode a file: `action` (T, W), `observations/qpos`,
 `observations/qvel`, `observations/images/NAME`; pictures are (T, H, W, 3) uint8, or JPEG padded with zeros (T, L)
@@ -61,15 +61,14 @@ class _Hdf5:
         if not files:
             raise LogError(f"{path}: no HDF5 file ({', '.join(SUFFIXES)}) there")
         self._places: list[tuple[Path, str]] = []
-        self.fps = fps
+        rates: dict[Path, float] = {}
         for file in files:
             with _opened(file) as opened:
                 self._places += [(file, group) for group in _episodes(opened, file)]
-                self.fps = self.fps or _rate(opened)
+                rates[file] = _rate(opened)
         if not self._places:
             raise LogError(f"{path}: its files hold no episode")
-        if not self.fps > 0:
-            raise LogError(f"{path}: its files tell no frame rate; give it by --fps (ALOHA records at 50)")
+        self.fps = _one_rate(path, rates, fps)
         file, group = self._places[0]
         with _opened(file) as opened:
             found = _datasets(opened[group])
@@ -116,6 +115,11 @@ class _Hdf5:
             column = self.cameras[camera]
             if column not in opened[group]:
                 raise LogError(f"{file}: {group} has no pictures {column!r}")
+            length = _length(_datasets(opened[group]), f"{file}: {group}")
+            if len(opened[group][column]) != length:
+                raise LogError(
+                    f"{file}: {group}/{column} has {len(opened[group][column])} pictures for {length} actions"
+                )
             for row, stored in enumerate(opened[group][column]):
                 yield stored if stored.ndim == 3 else _decoded(stored, f"{file}: {group}/{column} row {row}")
 
@@ -179,11 +183,30 @@ def _rate(opened: Any) -> float:
     return float(rate) if isinstance(rate, int | float) else 0.0
 
 
+def _one_rate(path: Path, rates: dict[Path, float], fps: float) -> float:
+    """The rate of all the files; `fps` where they tell none. LogError if what is told contradicts itself."""
+    told = {file: rate for file, rate in rates.items() if rate}
+    rate = next(iter(told.values()), fps)
+    if not rate > 0:
+        raise LogError(f"{path}: its files tell no frame rate; give it by --fps (ALOHA records at 50)")
+    for file, other in told.items():
+        if other != rate:
+            raise LogError(
+                f"{file}: {other:g} rows a second, {next(iter(told))} has {rate:g}; import files of one rate together"
+            )
+    if fps and fps != rate:
+        raise LogError(f"{path}: its files tell {rate:g} rows a second, --fps says {fps:g}; leave it out")
+    return rate
+
+
 def _instruction(opened: Any, group: Any) -> str:
-    """What LIBERO's files tell, or an attribute of the episode's own; empty if there is none."""
+    """What LIBERO's files tell, or an attribute of the episode's own; empty if there is none.
+
+    LIBERO's is a text or the list of its parts, in quotes or not.
+    """
     problem = _json(opened["data"].attrs.get("problem_info", "{}")) if "data" in opened else {}
     told = problem.get("language_instruction", "") or group.attrs.get("language_instruction", "")
-    return "".join(told) if isinstance(told, list) else str(told)
+    return ("".join(map(str, told)) if isinstance(told, list) else str(told)).strip(' "')
 
 
 def _json(text: Any) -> dict[str, Any]:

@@ -57,6 +57,9 @@ RELABELLED = "relabelled"
 
 CAMERA_PREFIX = "/camera/"
 
+HUMAN = "teleop"
+"""The source in control (events of kind `control`) that is a person."""
+
 _TOPIC_OF: dict[type[Message], str] = {
     State: "/state",
     Setpoint: "/setpoint",
@@ -106,14 +109,18 @@ def channel_record(channel_id: int, schema_id: int, topic: str) -> Channel:
     )
 
 
+class SchemaError(LogError):
+    """A schema that is whole, and of another program or version."""
+
+
 def check_schema(schema: Schema) -> None:
-    """Raise LogError if messages of this schema cannot be decoded here."""
+    """Raise SchemaError if messages of this schema cannot be decoded here."""
     try:
         version = json.loads(schema.data)["wire_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise LogError(f"schema {schema.name!r} is not one of this project's") from error
+        raise SchemaError(f"schema {schema.name!r} is not one of this project's") from error
     if version != WIRE_VERSION:
-        raise LogError(
+        raise SchemaError(
             f"schema {schema.name!r} has wire version {version}; this version of reflexarc reads {WIRE_VERSION}"
         )
 

@@ -15,9 +15,10 @@ import dataclasses
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
@@ -27,6 +28,8 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError
+from reflexarc.datasets.lerobot_v2 import VERSION as V2
+from reflexarc.datasets.lerobot_v2 import write_v2
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import SAMPLER_VERSION, TCP_DIMS, Samples, sample_episode
 from reflexarc.datasets.session import EpisodeEntry, Session
@@ -36,6 +39,7 @@ REPO = "reflexarc/export"
 """lerobot wants a name of the hub's; nothing is looked up there."""
 DECODER = "pyav"
 """It brings its own FFmpeg; lerobot's default looks for one on the machine."""
+Version = Literal["v3", "v2.1"]
 PART_EPISODES = 20
 OURS = "meta/reflexarc.json"
 """Our own page of the data set: action space, exact quantiles, where each episode came from."""
@@ -49,7 +53,9 @@ EXACT: dict[str, int] = {
     "reflexarc.gripper_commanded": 1,
 }
 """float64, so that a log made from them gives the same labels to the bit. Poses `[x y z w x y z]` m, base frame."""
-TIME, LABEL = "reflexarc.t_ns", "reflexarc.is_label"
+TIME, LABEL, BY_PERSON = "reflexarc.t_ns", "reflexarc.is_label", "reflexarc.by_person"
+FORMAT = 2
+"""Of our own features and page. 1 had no `reflexarc.by_person`."""
 WORST_PSNR_DB = 22.0
 """A frame that comes back further from what was written than this is a wrong frame, not a lossy one: halved colour
 alone leaves 24 dB of small, colourful pictures, and pictures of two episodes of one task are 8 to 20 dB apart."""
@@ -57,12 +63,16 @@ alone leaves 24 dB of small, colourful pictures, and pictures of two episodes of
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written. worst_psnr_db: of all frames read back; inf where images are lossless."""
+    """What was written. worst_psnr_db: of all frames read back; inf where images are lossless.
+
+    left_out: how many logs of the session are not in it, by reason.
+    """
 
     folder: Path
     episodes: int
     frames: int
     worst_psnr_db: float
+    left_out: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -86,22 +96,26 @@ def export(
     codec: str = "auto",
     robot: str = "",
     all_episodes: bool = False,
+    version: Version = "v3",
     progress: Callable[[Sequence[EpisodeEntry]], Iterator[EpisodeEntry]] = iter,
 ) -> Exported:
     """Export the successful episodes below `session` (all_episodes: every whole one) to the new folder `out`.
 
     spec: its step is the rate of the rows, its first action the label; the horizon is lerobot's business. codec:
     `auto` (AV1 where this machine encodes it, else H.264), an encoder of FFmpeg's, or `png` for lossless pictures.
-    Raises LogError, with nothing at `out`, if that exists, a log cannot be sampled, or a frame does not come back.
+    version: of LeRobot's format; what is in v2.1 is the same, for others to read: only v3 is imported again as it was.
+    Raises LogError, with nothing at `out`, if that exists, a log cannot be read or sampled, or a frame does not come
+    back.
     """
     if out.exists():
         raise LogError(f"{out} exists already; an export is never written over")
-    entries = [entry for entry in Session(session).episodes if _wanted(entry, all_episodes)]
+    entries, left_out = _chosen(Session(session), all_episodes)
     if not entries:
         which = "whole" if all_episodes else "successful"
         raise LogError(f"{session}: no {which} episode to export")
     codec = _encoder() if codec == "auto" else codec
     key = {
+        "format": FORMAT,
         "sampler": SAMPLER_VERSION,
         "spec": spec.model_dump(mode="json"),
         "cameras": list(cameras),
@@ -115,14 +129,19 @@ def export(
     try:
         _join(parts, parts_folder / "whole")
         page = _page(job, pages, parts_folder / "whole")
-        (parts_folder / "whole" / OURS).write_text(json.dumps(page, indent=1))
-        (parts_folder / "whole").rename(out)
+        made = parts_folder / "whole"
+        if version == V2:
+            made = parts_folder / V2
+            shutil.rmtree(made, ignore_errors=True)
+            write_v2(parts_folder / "whole", made)
+        (made / OURS).write_text(json.dumps(page, indent=1))
+        made.rename(out)
     except OSError as error:
         raise LogError(f"{out}: joining the export failed: {error.strerror or error}") from error
     shutil.rmtree(parts_folder)
     frames = sum(page["frames"] for page in pages)
     worst = min((value for page in pages for value in page["psnr_db"]), default=math.inf)
-    return Exported(out, len(entries), frames, worst)
+    return Exported(out, len(entries), frames, worst, left_out)
 
 
 def read_page(folder: Path) -> dict[str, Any]:
@@ -138,8 +157,20 @@ def read_page(folder: Path) -> dict[str, Any]:
     return page
 
 
-def _wanted(entry: EpisodeEntry, all_episodes: bool) -> bool:
-    return not entry.error and not entry.is_cut and (all_episodes or entry.success is True)
+def _chosen(session: Session, all_episodes: bool) -> tuple[list[EpisodeEntry], dict[str, int]]:
+    """The episodes to export, and how many are not, by reason. LogError naming a log that cannot be read."""
+    chosen: list[EpisodeEntry] = []
+    left_out: Counter[str] = Counter()
+    for entry in session.episodes:
+        if entry.error:
+            raise LogError(f"{entry.error}; repair the log, or take it out by `reflexarc dataset delete`")
+        if entry.is_cut:
+            left_out["cut short"] += 1
+        elif not all_episodes and entry.success is not True:
+            left_out["not judged" if entry.success is None else "failed"] += 1
+        else:
+            chosen.append(entry)
+    return chosen, dict(left_out)
 
 
 def _encoder() -> str:
@@ -165,7 +196,8 @@ def _features(job: _Job, samples: Samples) -> dict[str, Any]:
     for name, size in EXACT.items():
         features[name] = {"dtype": "float64", "shape": (size,), "names": None}
     features[TIME] = {"dtype": "int64", "shape": (1,), "names": None}
-    features[LABEL] = {"dtype": "bool", "shape": (1,), "names": None}
+    for name in (LABEL, BY_PERSON):
+        features[name] = {"dtype": "bool", "shape": (1,), "names": None}
     return features
 
 
@@ -272,6 +304,7 @@ def _frame(samples: Samples, row: int) -> dict[str, Any]:
         **dict(zip(EXACT, exact, strict=True)),
         TIME: samples.t_ns[row : row + 1],
         LABEL: samples.mask[row, :1],
+        BY_PERSON: samples.by_person[row : row + 1],
         "task": samples.instruction,
     }
 
@@ -348,7 +381,7 @@ def _page(job: _Job, pages: Sequence[dict[str, Any]], whole: Path) -> dict[str, 
         )
     labelled = np.asarray(data[LABEL]).reshape(-1)
     return {
-        "format": 1,
+        "format": FORMAT,
         "key": job.key,
         "frames": frames,
         "statistics": {

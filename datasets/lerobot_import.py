@@ -8,8 +8,9 @@ re-simulated.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError, unknown
+from reflexarc.datasets.format import HUMAN
 from reflexarc.datasets.lerobot_export import (
     ACTION,
+    BY_PERSON,
     DECODER,
     EXACT,
     IMAGE,
     LABEL,
+    OURS,
     REPO,
     STATE,
     TIME,
@@ -50,29 +54,39 @@ def import_dataset(
     if out.exists():
         raise LogError(f"{out} exists already; an import never writes over a session")
     page = read_page(folder)
-    spec = ActionSpec.model_validate(page["key"]["spec"])
+    try:
+        spec = ActionSpec.model_validate(page["key"]["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LogError(
+            f"{folder / OURS} is damaged: it tells no action space ({type(error).__name__})"
+        ) from error
     dataset = _open(folder, spec)
     origins = page["episodes"]
     if len(origins) != dataset.num_episodes:
         raise LogError(f"{folder}: it names {len(origins)} episodes and holds {dataset.num_episodes}")
     aside = out.with_name(f".{out.name}.unfinished")
-    if aside.exists():
-        for left in aside.rglob("*.mcap"):
-            left.unlink()
+    shutil.rmtree(aside, ignore_errors=True)
     starts = np.cumsum([0, *(int(length) for length in dataset.meta.episodes["length"])])
     logs = []
-    for episode in progress(range(len(origins))):
-        rows = range(int(starts[episode]), int(starts[episode + 1]))
-        logs.append(_write(dataset, rows, origins[episode], spec, aside))
-    aside.rename(out)
+    try:
+        for episode in progress(range(len(origins))):
+            rows = range(int(starts[episode]), int(starts[episode + 1]))
+            logs.append(_write(dataset, rows, origins[episode], spec, aside))
+        aside.rename(out)
+    except LogError:
+        raise
+    except Exception as error:  # whatever what lerobot reads with raises
+        raise LogError(f"{folder}: lerobot cannot read it: {' '.join(str(error).split())}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return [out / log.relative_to(aside) for log in logs]
 
 
 def _open(folder: Path, spec: ActionSpec) -> LeRobotDataset:
     try:
         dataset = LeRobotDataset(REPO, root=folder, video_backend=DECODER)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise LogError(f"{folder}: lerobot cannot open it: {error}") from error
+    except Exception as error:  # as above
+        raise LogError(f"{folder}: lerobot cannot open it: {' '.join(str(error).split())}") from error
     if dataset.fps != round(1.0 / spec.step_s):
         raise LogError(f"{folder}: fps is {dataset.fps}, its action space has steps of {spec.step_s} s")
     for name in (STATE, ACTION, *EXACT, TIME, LABEL):
@@ -87,7 +101,7 @@ def _write(
     """One episode as a log."""
     items = [_row(dataset, index) for index in rows]
     first, last = items[0], items[-1]
-    path = folder / str(origin["log"])
+    path = folder / _name(dataset.root, origin)
     begun = int(first[TIME])
     metadata = {name: origin[name] for name in ("task", "seed", "policy", "instruction")}
     start = EpisodeStart(
@@ -110,6 +124,14 @@ def _write(
     return path
 
 
+def _name(root: Path, origin: dict[str, Any]) -> str:
+    """The log's path below its session; LogError for one that leads out of it."""
+    name = PurePosixPath(str(origin["log"]))
+    if name.is_absolute() or ".." in name.parts or name.suffix != ".mcap":
+        raise LogError(f"{root}: it names an episode {str(name)!r}, which is no log below a session")
+    return str(name)
+
+
 def _row(dataset: LeRobotDataset, index: int) -> dict[str, Any]:
     """A row with its numbers as they are stored: lerobot and NumPy formats make float32 of them."""
     stored = dataset.hf_dataset.with_format(None)[index]
@@ -119,9 +141,10 @@ def _row(dataset: LeRobotDataset, index: int) -> dict[str, Any]:
 
 def _messages(items: Sequence[dict[str, Any]], spec: ActionSpec) -> Iterator[tuple[str, Message]]:
     """What each row says happened, in no order."""
-    yield "/event", _control(int(items[0][TIME]), "import")
     for row, item in enumerate(items):
-        t_ns = int(item[TIME])
+        t_ns, before = int(item[TIME]), items[row - 1] if row else None
+        if before is None or not bool(before[LABEL]) or _source(before) != _source(item):
+            yield "/event", _control(t_ns, _source(item))
         for camera in [name for name in item if name.startswith(IMAGE)]:
             image = pixels(item[camera].numpy())
             name = camera.removeprefix(IMAGE)
@@ -134,13 +157,17 @@ def _messages(items: Sequence[dict[str, Any]], spec: ActionSpec) -> Iterator[tup
             yield "/state", _state(item, row, t_ns + spec.step_ns, "reflexarc.pose_base_tcp_commanded_next")
         yield "/setpoint", _setpoint(item, row, t_ns + spec.step_ns // 2)
         if not bool(item[LABEL]):
-            # Steps overlap where cameras jitter: somebody disturbs this one, and none that is a label.
-            before = items[row - 1] if row else item
-            begin = max(t_ns, int(before[TIME]) + spec.step_ns) if bool(before[LABEL]) else t_ns
-            labelled = follows is not None and bool(items[row + 1][LABEL])
-            end = min(t_ns + spec.step_ns, follows) if labelled and follows else t_ns + spec.step_ns
+            # Steps overlap where cameras jitter: somebody disturbs this one, and none that is a label. Not from the
+            # row's own instant on, at which another may have had the arm.
+            begin = t_ns + 1
+            if before is not None and bool(before[LABEL]):
+                begin = max(begin, int(before[TIME]) + spec.step_ns)
             yield "/event", _control(begin, "perturb")
-            yield "/event", _control(end, "import")
+
+
+def _source(item: dict[str, Any]) -> str:
+    """Who had the arm at a row; exports of format 1 do not tell."""
+    return HUMAN if bool(item.get(BY_PERSON, False)) else "import"
 
 
 def _control(t_ns: int, source: str) -> Event:

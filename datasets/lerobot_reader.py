@@ -66,8 +66,8 @@ class LeRobotReader:
                 raise LogError(f"{folder}: {unknown('camera', camera, pictures)}")
         self.cameras = tuple(pictures if cameras is None else cameras)
         self._shapes = {name: tuple(features[name]["shape"]) for name in self.cameras}
-        table = _read(folder / "data")
-        episodes = _read(folder / "meta" / "episodes")
+        table = read_table(folder / "data")
+        episodes = read_table(folder / "meta" / "episodes")
         self.columns: dict[str, NDArray[Any]] = {
             name: _numbers(table, name, tuple(features.get(name, {}).get("shape", (1,))), folder)
             for name in (*features, *_INDEX_COLUMNS)
@@ -272,9 +272,9 @@ def _info(folder: Path) -> dict[str, Any]:
     return dict(info)
 
 
-def _read(folder: Path) -> pa.Table:
-    """All parquet files below a folder, in the order of their names, as one table."""
-    files = sorted(folder.rglob("*.parquet"))
+def read_table(folder: Path) -> pa.Table:
+    """All parquet files below a folder (or one file), in the order of their names, as one table."""
+    files = [folder] if folder.is_file() else sorted(folder.rglob("*.parquet"))
     if not files:
         raise LogError(f"{folder}: no parquet file in it; the data set is incomplete")
     try:

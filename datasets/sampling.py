@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError, WireError, unknown
-from reflexarc.datasets.format import CAMERA_PREFIX
+from reflexarc.datasets.format import CAMERA_PREFIX, HUMAN
 from reflexarc.datasets.reader import Column, EpisodeReader
 from reflexarc.wire.geometry import delta_between
 from reflexarc.wire.images import decode_image
@@ -29,7 +29,6 @@ SAMPLER_VERSION = 2
 
 DISTURBING_SOURCES = frozenset({"perturb"})
 """Sources in control that are never a demonstration."""
-
 TCP_DIMS = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
 _GRID_SLACK = 0.25
 """A capture may come this share of a step early and still be the next row: cameras jitter."""
@@ -45,7 +44,8 @@ class Samples:
     gripper, gripper_commanded: (T,) opening 0..1. pose_base_tcp, pose_base_tcp_commanded: (T, 7) `[x y z w x y z]`;
     pose_base_tcp_commanded_next: (T, 7) the same one step later, where the first action leads.
     wrench: (T, 6) N and N·m, TCP frame. actions: (T, H, 7) `[dx dy dz drx dry drz gripper]`, m and rad, base frame.
-    mask: (T, H) bool, false where an action is no label. focus: (T, 2, 3) m, NaN where it is not on record.
+    mask: (T, H) bool, false where an action is no label. by_person: (T,) bool, whether a person had the arm.
+    focus: (T, 2, 3) m, NaN where it is not on record.
     """
 
     t_ns: NDArray[np.int64]
@@ -60,6 +60,7 @@ class Samples:
     wrench: NDArray[np.float64]
     actions: NDArray[np.float64]
     mask: NDArray[np.bool_]
+    by_person: NDArray[np.bool_]
     focus: NDArray[np.float64]
 
     @property
@@ -112,7 +113,8 @@ def sample_episode(
     fresh = edges - states.times_ns[edge_states] <= _STALE_STEPS * spec.step_ns
     reached = edges <= states.times_ns[-1]
     counts = (fresh & reached)[:, :-1] & (fresh & reached)[:, 1:]
-    counts &= _allowed(columns["/event"], edges, sources)
+    changes_ns, names = _controls(columns["/event"])
+    counts &= _allowed(changes_ns, names, edges, sources)
     return Samples(
         t_ns=t_ns,
         images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras if pictures},
@@ -126,6 +128,7 @@ def sample_episode(
         wrench=now.wrench,
         actions=_actions(table, place, gripper),
         mask=np.logical_and.accumulate(counts, axis=1),
+        by_person=np.array([name == HUMAN for name in names])[_in_control(changes_ns, t_ns)],
         focus=_focus(columns["/sim/truth"], t_ns),
     )
 
@@ -234,19 +237,35 @@ def _actions(
     return np.concatenate([moved, gripper[..., None]], axis=-1)
 
 
-def _allowed(events: Column, edges: NDArray[np.int64], sources: Collection[str] | None) -> NDArray[np.bool_]:
-    """(T, H): whether everyone who was in control during a step may be. Before the first record nobody is named."""
-    times, good = [np.iinfo(np.int64).min], [sources is None]
+def _controls(events: Column) -> tuple[NDArray[np.int64], list[str]]:
+    """(C,) ns and C names: who was in control from when on. Before the first record nobody is named."""
+    times, names = [np.iinfo(np.int64).min], [""]
     for index in range(len(events)):
         event = events.message(index)
         if isinstance(event, Event) and event.kind == "control":
-            name = str(event.data.get("source", ""))
             times.append(int(events.times_ns[index]))
-            good.append(name not in DISTURBING_SOURCES if sources is None else name in sources)
-    changes = np.array(times, dtype=np.int64)
+            names.append(str(event.data.get("source", "")))
+    return np.array(times, dtype=np.int64), names
+
+
+def _in_control(changes_ns: NDArray[np.int64], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the changes of control is the latest at or before each time."""
+    return np.asarray(np.searchsorted(changes_ns, t_ns, side="right") - 1)
+
+
+def _allowed(
+    changes_ns: NDArray[np.int64],
+    names: Sequence[str],
+    edges: NDArray[np.int64],
+    sources: Collection[str] | None,
+) -> NDArray[np.bool_]:
+    """(T, H): whether everyone who was in control during a step may be."""
+    good = [name not in DISTURBING_SOURCES if sources is None else name in sources for name in names]
     bad_before = np.concatenate([[0], np.cumsum(~np.array(good))])
-    first = np.searchsorted(changes, edges[:, :-1], side="right") - 1
-    last = np.searchsorted(changes, edges[:, 1:], side="left") - 1  # who takes over at the end is not in it
+    first = _in_control(changes_ns, edges[:, :-1])
+    last = (
+        np.searchsorted(changes_ns, edges[:, 1:], side="left") - 1
+    )  # who takes over at the end is not in it
     return np.asarray(bad_before[last + 1] == bad_before[first])
 
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from reflexarc.configs.errors import LogError, unknown
-from reflexarc.datasets.summary import HUMAN, EpisodeSummary, Progress, limited_ticks, silent, verdict
+from reflexarc.datasets.format import HUMAN
+from reflexarc.datasets.summary import EpisodeSummary, Progress, limited_ticks, silent, verdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from reflexarc.configs.errors import LogError, WireError
-from reflexarc.datasets.format import CAMERA_PREFIX
+from reflexarc.datasets.format import CAMERA_PREFIX, HUMAN
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.relabel import labels_of
 from reflexarc.datasets.session import episode_logs
 from reflexarc.wire.codec import decode
 from reflexarc.wire.messages import ActionChunk, CameraFrame, Event, SafetyReport, State
-
-HUMAN = "teleop"
-"""Who a person is in a log's records of control."""
 
 Progress = Callable[[Sequence[Path], str], Iterator[Path]]
 """Hands out the paths it is given, and shows how far that is, and of what."""

@@ -10,16 +10,16 @@ from reflexarc.datasets.foreign import Arm, ForeignDataset
 
 
 def was_exported_here(source: Path) -> bool:
-    """Whether the data set holds all that a log is made of, as `reflexarc dataset export` writes it."""
+    """Whether the data set holds all that a log is made of, as `reflexarc dataset export` writes it in version 3."""
     if not (source / "meta").is_dir():
         return False
     from reflexarc.datasets.lerobot_export import OURS
 
-    return (source / OURS).exists()
+    return (source / OURS).exists() and not (source / "meta" / "episodes.jsonl").exists()
 
 
 def open_foreign(source: Path, fps: float = 0.0) -> ForeignDataset:
-    """The data set at `source`, by what stands there. fps: of HDF5 files that do not tell it.
+    """The data set at `source`, by what stands there. fps: of HDF5 files that do not tell it; 0 if nobody says.
 
     Raises LogError naming what can be imported if it is none of that, and whatever the importer finds wrong.
     """
@@ -28,7 +28,12 @@ def open_foreign(source: Path, fps: float = 0.0) -> ForeignDataset:
     if (source / "meta").is_dir() or (source / "data").is_dir():
         from reflexarc.datasets.foreign_lerobot import open_lerobot
 
-        return open_lerobot(source)
+        dataset = open_lerobot(source)
+        if fps and fps != dataset.fps:
+            raise LogError(
+                f"{source}: info.json says {dataset.fps:g} rows a second, --fps {fps:g}; leave --fps out"
+            )
+        return dataset
     if source.is_file() or any(source.rglob("*.hdf5")) or any(source.rglob("*.h5")):
         from reflexarc.datasets.foreign_hdf5 import hdf5_files, open_hdf5
 

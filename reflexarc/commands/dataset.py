@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -74,11 +74,14 @@ def export(
     codec: str = "auto",
     robot: str = "panda",
     all_episodes: bool = False,
+    version: Literal["v3", "v2.1"] = "v3",
     json: JsonPath = None,
 ) -> None:
-    """Write episodes as a LeRobotDataset (v3) that lerobot, openpi and others train on, and read all of it back.
+    """Write episodes as a LeRobotDataset that lerobot, openpi and others train on, and read all of it back.
 
     Example: reflexarc dataset export runs/data --out runs/data-lerobot
+
+    For openpi: reflexarc dataset export runs/data --out runs/data-openpi --version v2.1
 
     Rows and labels are those that `reflexarc train` uses. An interrupted export goes on where it was.
 
@@ -90,6 +93,7 @@ def export(
         codec: `auto` (AV1, or H.264 where the machine cannot), an encoder of FFmpeg's, or `png` for lossless pictures.
         robot: its name in the data set.
         all_episodes: whole episodes that failed or were not judged as well.
+        version: of LeRobot's format; tools that pin an older lerobot, as openpi, read v2.1 only.
     """
     quiet_lerobot()
     from reflexarc.configs.action import tcp_delta_spec
@@ -104,11 +108,15 @@ def export(
         codec=codec,
         robot=robot,
         all_episodes=all_episodes,
+        version=version,
         progress=lambda entries: tracked(entries, "exporting"),
     )
     picture = "lossless" if done.worst_psnr_db == inf else f"worst picture {done.worst_psnr_db:.1f} dB"
     console.print(f"{done.folder}: {done.episodes} episodes, {done.frames} frames, all read back; {picture}")
-    write_json(json, {"folder": str(done.folder), "episodes": done.episodes, "frames": done.frames})
+    if done.left_out:
+        console.print("left out: " + ", ".join(f"{count} {why}" for why, count in done.left_out.items()))
+    figures = {"folder": str(done.folder), "episodes": done.episodes, "frames": done.frames}
+    write_json(json, figures | {"left_out": done.left_out})
 
 
 def import_(
@@ -163,29 +171,29 @@ def import_(
 
     if (source / "meta").is_dir():
         quiet_lerobot()
+    from reflexarc.datasets.foreign import Meaning, import_foreign
+
+    meaning = Meaning(
+        state=state,
+        action=action,
+        state_gripper=state_gripper,
+        action_gripper=action_gripper,
+        delta_scale=delta_scale,
+        cameras=cameras,
+        task=task,
+        instruction=instruction,
+        success=success,
+        encoding=encoding,
+    )
     if was_exported_here(source):
         from reflexarc.datasets.lerobot_import import import_dataset
 
-        if state or action:
+        if meaning != Meaning(state=(), action=()) or arm or fps:
             raise LogError(
-                f"{source} was exported from here; its columns are known, leave --state and --action out"
+                f"{source} was exported from here: it tells itself what it holds; leave out all options but --out"
             )
         logs = import_dataset(source, out, progress=following)
     else:
-        from reflexarc.datasets.foreign import Meaning, import_foreign
-
-        meaning = Meaning(
-            state=state,
-            action=action,
-            state_gripper=state_gripper,
-            action_gripper=action_gripper,
-            delta_scale=delta_scale,
-            cameras=cameras,
-            task=task,
-            instruction=instruction,
-            success=success,
-            encoding=encoding,
-        )
         logs = import_foreign(open_foreign(source, fps), meaning, out, named_arm(arm), progress=following)
     console.print(f"{out}: {len(logs)} episodes")
     write_json(json, [str(log) for log in logs])

@@ -250,6 +250,84 @@ def test_a_robomimic_file_becomes_logs_whose_labels_are_its_deltas(tmp_path: Pat
     np.testing.assert_allclose(np.ptp(signals.states.joints, axis=0), [0.22, 0, 0], atol=1e-9)
 
 
+def libero(path: Path, instruction: Any) -> Path:
+    """One demonstration as LIBERO's `create_dataset.py` stores it: names, widths, attributes; the gripper as above."""
+    turn = np.array([0.0, np.pi / 2, 0.0])
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        problem = {
+            "problem_name": "tabletop",
+            "domain_name": "robosuite",
+            "language_instruction": instruction,
+        }
+        data.attrs["problem_info"] = json.dumps(problem)
+        data.attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 20}, "problem_name": "tabletop"})
+        data.attrs["num_demos"] = 1
+        demo = data.create_group("demo_0")
+        demo.attrs["num_samples"] = ROWS
+        demo["actions"] = np.tile([0.4, 0, 0, 0, 0, 0.1, -1.0], (ROWS, 1))
+        demo["states"], demo["robot_states"] = np.zeros((ROWS, 92)), np.zeros((ROWS, 9))
+        demo["rewards"], demo["dones"] = np.zeros(ROWS, np.uint8), np.zeros(ROWS, np.uint8)
+        place = np.stack(
+            [0.4 + 0.01 * np.arange(ROWS), 0 * np.arange(ROWS), 0.3 + 0 * np.arange(ROWS)], axis=1
+        )
+        demo["obs/ee_pos"], demo["obs/ee_ori"] = place, np.tile(turn, (ROWS, 1))
+        demo["obs/ee_states"] = np.concatenate([place, np.tile(turn, (ROWS, 1))], axis=1)
+        demo["obs/gripper_states"] = np.tile([0.03, -0.03], (ROWS, 1))
+        demo["obs/joint_states"] = wave(0)[:-1, :7]
+        for camera in ("agentview_rgb", "eye_in_hand_rgb"):
+            demo[f"obs/{camera}"] = np.stack([grey(0, row) for row in range(ROWS)])
+    return path
+
+
+LIBERO = Meaning(
+    state=(
+        "obs/ee_states=position,rotvec",
+        "obs/joint_states=joint_position",
+        "obs/gripper_states=gripper,skip",
+    ),
+    action=("actions=delta_position,delta_rotvec,gripper",),
+    state_gripper=(0.0, 0.04),
+    action_gripper=(1.0, -1.0),
+    delta_scale=(0.05, 0.5),
+)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["put the bowl on the plate", '"put the bowl on the plate"', ["put the bowl ", "on the plate"]],
+)
+def test_a_libero_file_tells_its_own_words_and_rate(tmp_path: Path, instruction: Any) -> None:
+    source = libero(tmp_path / "put_the_bowl_on_the_plate_demo.hdf5", instruction)
+    (log,) = import_foreign(open_foreign(source), LIBERO, tmp_path / "logs")
+    reader = EpisodeReader(log)
+    assert reader.instruction == "put the bowl on the plate"
+    assert reader.cameras == ("agentview", "eye_in_hand")
+    got = sample_episode(reader, tcp_delta_spec(1, 0.05), ["agentview", "eye_in_hand"])
+    assert np.unique(np.diff(got.t_ns)).tolist() == [50_000_000]
+    np.testing.assert_allclose(got.actions[:, 0], np.tile([0.02, 0, 0, 0, 0, 0.05, 1], (ROWS, 1)), atol=1e-9)
+    np.testing.assert_allclose(got.pose_base_tcp[3], [0.43, 0, 0.3, *exp(np.array([0, np.pi / 2, 0]))])
+    np.testing.assert_array_equal(got.joint_position, wave(0)[:-1, :7])
+    np.testing.assert_allclose(got.gripper, 0.75)
+    np.testing.assert_array_equal(got.images["eye_in_hand"][3], grey(0, 3))
+
+
+def test_a_rate_that_contradicts_what_is_told_elsewhere_is_refused(tmp_path: Path, refused: Path) -> None:
+    folder = tmp_path / "both"
+    folder.mkdir()
+    robomimic(folder / "a.hdf5", 1)
+    libero(folder / "b.hdf5", "lift")
+    with pytest.raises(
+        LogError, match=r"b\.hdf5: 20 rows a second, .*a\.hdf5 has 10; import files of one rate"
+    ):
+        open_foreign(folder)
+    with pytest.raises(LogError, match=r"its files tell 10 rows a second, --fps says 30; leave it out"):
+        open_foreign(folder / "a.hdf5", 30)
+    assert open_foreign(folder / "a.hdf5", 10).fps == 10
+    with pytest.raises(LogError, match=r"info\.json says 10 rows a second, --fps 30; leave --fps out"):
+        open_foreign(lerobot_v2(tmp_path / "set"), 30)
+
+
 def aloha(folder: Path, compress: bool = False) -> Path:
     folder.mkdir()
     for episode in range(2):
@@ -480,6 +558,12 @@ def test_hdf5_files_that_are_damaged_or_of_another_layout_are_refused(tmp_path: 
         file["data/demo_1/obs/robot0_eef_pos"] = np.zeros((4, 3))
     with pytest.raises(LogError, match=r"demo_1/obs/robot0_eef_pos has 4 rows for 12 actions"):
         import_foreign(open_foreign(source), ROBOMIMIC, refused)
+    source.write_bytes(whole)
+    with h5py.File(source, "a") as file:
+        del file["data/demo_1/obs/agentview_image"]
+        file["data/demo_1/obs/agentview_image"] = np.zeros((ROWS + 2, SIZE, SIZE, 3), np.uint8)
+    with pytest.raises(LogError, match=r"demo_1/obs/agentview_image has 14 pictures for 12 actions"):
+        import_foreign(open_foreign(source), ROBOMIMIC, refused)
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as file:
         file["trajectory"] = np.zeros(3)
@@ -528,8 +612,9 @@ def interrupted_at_once(episodes: Sequence[int]) -> Iterator[int]:
     raise KeyboardInterrupt
 
 
-def test_an_imported_session_is_exported_with_the_same_numbers(lerobot: Path, tmp_path: Path) -> None:
-    import_foreign(open_foreign(lerobot), JOINTS, tmp_path / "logs", PANDA)
+def test_an_imported_session_is_exported_with_the_same_numbers(tmp_path: Path) -> None:
+    source = lerobot_v2(tmp_path / "source")
+    import_foreign(open_foreign(source), JOINTS, tmp_path / "logs", PANDA)
     export(tmp_path / "logs", tmp_path / "set", SPEC, ["top"], codec="png")
     again = LeRobotReader(tmp_path / "set")
     way = np.concatenate([wave(0)[:-1], wave(1)[:-1]])

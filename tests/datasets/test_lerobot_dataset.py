@@ -17,20 +17,20 @@ from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.scripts.convert_dataset_v21_to_v30 import convert_dataset
 from lerobot.scripts.lerobot_train import train
 
-from contracts.episode_bench import METADATA, state
+from contracts.episode_bench import METADATA, control, state
 from reflexarc.cli import main
 from reflexarc.configs.action import tcp_delta_spec
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets import lerobot_export
-from reflexarc.datasets.lerobot_export import ACTION, LABEL, STATE, TIME, export, read_page
+from reflexarc.datasets.lerobot_export import ACTION, BY_PERSON, LABEL, STATE, TIME, export, pixels, read_page
 from reflexarc.datasets.lerobot_import import import_dataset
 from reflexarc.datasets.session import EpisodeEntry
 from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.wire.geometry import exp
 from reflexarc.wire.images import encode_image
-from reflexarc.wire.messages import Event
 
 SPEC = tcp_delta_spec(8, 0.1)
 CAMERAS = ("front", "wrist")
@@ -45,7 +45,8 @@ def pose(t_s: float, bend: float) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def write_episode(path: Path, seed: int, *, jitter: bool, success: bool = True) -> None:
-    """1.5 s at 200 Hz and 10 Hz of smooth pictures; cameras may jitter, and somebody disturbs in the middle."""
+    """1.5 s at 200 Hz and 10 Hz of smooth pictures; cameras may jitter. A person takes the arm after half a second,
+    somebody disturbs, then it is the policy's."""
     random = np.random.default_rng(seed)
     outcome = {"success": success, "time_s": 1.5}
     with EpisodeWriter(path, METADATA | {"seed": seed, "task": "lift"}, fsync=False) as writer:
@@ -54,16 +55,9 @@ def write_episode(path: Path, seed: int, *, jitter: bool, success: bool = True) 
             gripper = 1.0 if tick < 150 else 0.0
             message = state(t_ns, commanded=pose(t_ns * 1e-9, 0.01 * (seed + 1)), gripper=gripper, seq=tick)
             writer.write("/state", message)
-            if tick == 200:
-                event = Event(
-                    t_ns=t_ns, clock="virtual", kind="control", source="t", data={"source": "perturb"}
-                )
-                writer.write("/event", event)
-            if tick == 230:
-                event = Event(
-                    t_ns=t_ns, clock="virtual", kind="control", source="t", data={"source": "policy"}
-                )
-                writer.write("/event", event)
+            who = {0: "policy", 103: "teleop", 200: "perturb", 230: "policy"}.get(tick)
+            if who is not None:
+                writer.write("/event", control(t_ns, who))
             if tick % 20 == 0:
                 shift = int(random.integers(0, 12)) * MS if jitter and tick else 0
                 for number, camera in enumerate(CAMERAS):
@@ -92,7 +86,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "data"
-    assert main(["dataset", "export", str(session), "--out", str(out)]) == 0
+    figures = out.with_name("figures.json")
+    assert main(["dataset", "export", str(session), "--out", str(out), "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text())["left_out"] == {"failed": 1}
     return out
 
 
@@ -116,6 +112,15 @@ def test_an_export_loads_in_lerobot_with_true_times_beside_its_own(exported: Pat
     assert [episode["task"] for episode in page["episodes"]] == ["lift"] * 3
 
 
+def test_rows_in_which_a_person_had_the_arm_are_marked(exported: Path) -> None:
+    stored = table(exported)
+    times, episode, by_person = (
+        np.array(stored[name]).ravel() for name in (TIME, "episode_index", BY_PERSON)
+    )
+    assert {*episode[by_person]} == {0, 1, 2}
+    np.testing.assert_array_equal(by_person, (times >= 103 * 5 * MS) & (times < 200 * 5 * MS))
+
+
 def test_quantiles_are_exact_over_all_labels(exported: Path) -> None:
     stored = table(exported)
     labelled = np.array(stored[LABEL]).ravel()
@@ -134,11 +139,81 @@ def test_export_import_export_is_equal_to_the_bit(exported: Path, tmp_path: Path
     assert table(exported) == table(tmp_path / "again")
     assert read_page(exported)["episodes"] != []
     assert read_page(exported)["statistics"] == read_page(tmp_path / "again")["statistics"]
+    first, second = (LeRobotDataset("x/y", root=folder) for folder in (exported, tmp_path / "again"))
+    for row in range(len(first)):  # the pictures were through the codec once more
+        for camera in CAMERAS:
+            one, other = (
+                pixels(each[row][f"observation.images.{camera}"].numpy()) for each in (first, second)
+            )
+            error = np.mean((one.astype(float) - other) ** 2)
+            assert 10 * np.log10(255**2 / max(error, 1e-9)) > lerobot_export.WORST_PSNR_DB
+
+
+def test_what_is_exported_already_takes_no_further_options(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in (["--fps", "20"], ["--arm", "panda"], ["--task", "lift"], ["--cameras", "front"]):
+        assert main(["dataset", "import", str(exported), "--out", str(tmp_path / "back"), *option]) == 1
+        assert "leave out all options but --out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_read_is_not_passed_over(
+    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(session, tmp_path / "session")
+    (folder / "lift" / "rubbish.mcap").write_bytes(b"rubbish")
+    with pytest.raises(LogError, match=r"rubbish\.mcap is not an episode log.*dataset delete"):
+        export(folder, tmp_path / "data", SPEC, CAMERAS)
+    assert not (tmp_path / "data").exists()
+
+
+def test_without_av1_the_machine_encodes_h264_and_without_both_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    able = {"libsvtav1", "h264"}
+
+    def config(vcodec: str) -> None:
+        if vcodec not in able:
+            raise ValueError(f"Unsupported video codec: {vcodec}")
+
+    monkeypatch.setattr(lerobot_export, "RGBEncoderConfig", config)
+    assert lerobot_export._encoder() == "libsvtav1"
+    able.remove("libsvtav1")
+    assert lerobot_export._encoder() == "h264"
+    able.clear()
+    with pytest.raises(LogError, match=r"no encoder for AV1 or H\.264; export with --codec png"):
+        lerobot_export._encoder()
+
+
+@pytest.mark.parametrize("codec", ["auto", "png"])
+def test_version_2_1_is_what_lerobots_own_conversion_takes(
+    session: Path, exported: Path, tmp_path: Path, codec: str
+) -> None:
+    """Converted to v3 by lerobot, it is the export of version 3 again, to the bit."""
+    out = tmp_path / "old"
+    command = ["dataset", "export", str(session), "--out", str(out), "--version", "v2.1", "--codec", codec]
+    assert main(command) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    info = json.loads((out / "meta/info.json").read_text())
+    assert (info["codebase_version"], info["total_episodes"], info["splits"]) == ("v2.1", 3, {"train": "0:3"})
+    assert info["total_videos"] == len(list(out.rglob("*.mp4"))) == (6 if codec == "auto" else 0)
+    assert read_page(out)["statistics"] == read_page(exported)["statistics"]
+    convert_dataset("x/y", root=out, push_to_hub=False)
+    converted, expected = table(out), table(exported)
+    assert {name: converted[name] for name in expected} == expected
+    old, new = (LeRobotDataset("x/y", root=folder, video_backend="pyav") for folder in (out, exported))
+    for row in (0, 5, 14, 15, 29, len(new) - 1):
+        for camera in CAMERAS:
+            one, other = (each[row][f"observation.images.{camera}"].numpy() for each in (old, new))
+            if codec == "auto":
+                np.testing.assert_array_equal(one, other)
+    assert old.meta.stats[ACTION]["max"].tolist() == new.meta.stats[ACTION]["max"].tolist()
 
 
 def test_lossless_pictures_come_back_equal(session: Path, tmp_path: Path) -> None:
     done = export(session, tmp_path / "png", SPEC, CAMERAS, codec="png", all_episodes=True)
-    assert done.episodes == 4
+    assert (done.episodes, done.left_out) == (4, {})
     assert done.worst_psnr_db == np.inf
 
 
@@ -217,14 +292,34 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(session: Path, exported: 
         (lambda folder: shutil.rmtree(folder / "data"), "lerobot cannot open it"),
         (lambda folder: rewrite(folder, "meta/info.json", fps=20), "fps is 20"),
         (lambda folder: rewrite(folder, "meta/reflexarc.json", episodes=[]), "names 0 episodes"),
+        (lambda folder: shutil.rmtree(folder / "videos"), "lerobot cannot (open|read) it"),
+        (lambda folder: tear(folder / "videos"), "lerobot cannot (open|read) it"),
+        (lambda folder: tear(folder / "data"), "lerobot cannot (open|read) it"),
+        (lambda folder: (folder / "meta/reflexarc.json").write_text("{"), r"reflexarc\.json is damaged"),
+        (lambda folder: rewrite(folder, "meta/reflexarc.json", key={}), "tells no action space"),
+        (lambda folder: rename_episodes(folder), "names an episode '../../lift.mcap'"),
     ],
 )
 def test_half_a_data_set_is_refused(exported: Path, tmp_path: Path, harm: Any, text: str) -> None:
     shutil.copytree(exported, tmp_path / "half")
     harm(tmp_path / "half")
-    with pytest.raises(LogError, match=text):
+    before = {path: path.read_bytes() for path in (tmp_path / "half").rglob("*") if path.is_file()}
+    with pytest.raises(LogError, match=text) as raised:
         import_dataset(tmp_path / "half", tmp_path / "logs")
-    assert not (tmp_path / "logs").exists()
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["half"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def tear(folder: Path) -> None:
+    """The last third of every file is missing."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def rename_episodes(folder: Path) -> None:
+    episodes = read_page(folder)["episodes"]
+    rewrite(folder, "meta/reflexarc.json", episodes=[each | {"log": "../../lift.mcap"} for each in episodes])
 
 
 def rewrite(folder: Path, name: str, **values: Any) -> None:

@@ -155,6 +155,7 @@ def test_frames_of_policy_and_person_are_told_apart(tmp_path: Path) -> None:
     assert policy.mask.any()
     assert not (person.mask & policy.mask).any()
     assert by_person[person.mask].all()
+    assert np.array_equal(both.by_person, (both.t_ns >= taken) & (both.t_ns < back))
     assert not ((step_ends > taken) & (step_starts < back))[policy.mask].any()
 
 
