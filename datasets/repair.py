@@ -19,7 +19,15 @@ from mcap.opcode import Opcode
 from mcap.records import Header, Metadata
 
 from reflexarc.configs.errors import LogError, WireError
-from reflexarc.datasets.format import CUT, EPISODE_RECORD, LIBRARY, MAGIC, OUTCOME_RECORD, metadata_values
+from reflexarc.datasets.format import (
+    CUT,
+    EPISODE_RECORD,
+    LIBRARY,
+    MAGIC,
+    OUTCOME_RECORD,
+    SchemaError,
+    metadata_values,
+)
 from reflexarc.datasets.lock import held
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.records import (
@@ -58,7 +66,8 @@ class Repair:
 def repair(path: Path | str) -> Repair:
     """Repair one log in place, atomically. A log that is whole, or was repaired before, is left as it is.
 
-    Raises LogError, with the file untouched, if it is being recorded, holds no whole chunk, or is no episode log.
+    Raises LogError, with the file untouched, if it is being recorded, holds no whole chunk, or is no episode log of
+    this version.
     """
     path = Path(path)
     try:
@@ -67,6 +76,8 @@ def repair(path: Path | str) -> Repair:
             if not reason:
                 return Repair(path, count, 0, "")
             return _rewrite(file, path, reason)
+    except SchemaError as error:
+        raise LogError(f"{path} cannot be repaired: {error}") from error
     except OSError as error:
         raise LogError(f"{path}: the log cannot be repaired: {error.strerror}") from error
 
@@ -163,6 +174,8 @@ def _whole_records(data: mmap.mmap) -> Iterator[tuple[int, bytes]]:
         try:
             opcode, content, end = read_record(file, head.start())
             _believe(opcode, content)
+        except SchemaError:  # its CRC is right: this is no damage, and whoever can read it wants it as it is
+            raise
         except (*DAMAGE, LogError, WireError):
             offset = head.start() + 1
             continue

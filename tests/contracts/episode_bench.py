@@ -222,6 +222,12 @@ def same(left: Message, right: Message) -> bool:
     return type(left) is type(right) and encode(left) == encode(right)
 
 
+def motion_log(path: Path) -> Path:
+    """A successful second of an arm that drifts along x."""
+    written(path, motion(lambda t: np.array([0.4 + 0.1 * t, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0]), 1.0))
+    return path
+
+
 def write_many_chunks(path: Path, *, close: bool) -> None:
     """A log of a hundred messages of every kind in small chunks: closed, or left as a crash would."""
     here = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
