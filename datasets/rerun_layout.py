@@ -13,7 +13,7 @@ def blueprint(
 ) -> rrb.Blueprint:
     """Pictures and 3D to the left, plots to the right, lanes and texts below.
 
-    selection: (from, to) s on the time line to be marked.
+    selection: (from, to) s on the time line to be marked; the viewer opens there, and plays it again and again.
     """
     pictures = [rrb.Spatial2DView(origin=f"camera/{name}", name=name) for name in cameras]
     marked = None
@@ -64,7 +64,13 @@ def blueprint(
     )
     return rrb.Blueprint(
         rrb.Vertical(rrb.Horizontal(left, motion), below, row_shares=[4, 1]),
-        rrb.TimePanel(timeline=timeline, expanded=False, time_selection=marked),
+        rrb.TimePanel(
+            timeline=timeline,
+            expanded=False,
+            time_selection=marked,
+            loop_mode=None if marked is None else "selection",
+            play_state=None if marked is None else "playing",
+        ),
         rrb.SelectionPanel(expanded=False),
         rrb.BlueprintPanel(expanded=False),
     )

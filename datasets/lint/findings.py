@@ -6,7 +6,9 @@ makes labels or pictures wrong; a warning is for a person to look at.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Severity = Literal["error", "warning"]
@@ -42,6 +44,11 @@ class Finding:
     unit: str
     signal: str
     text: str
+
+
+def look_at(folder: Path, item: Finding) -> str:
+    """The command that opens a finding of the session in `folder` in Rerun."""
+    return f"reflexarc view {shlex.quote(str(folder / item.episode))} --at {item.time_s:.2f} --spawn"
 
 
 RULES: dict[str, Rule] = {

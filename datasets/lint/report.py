@@ -1,20 +1,23 @@
-"""The lint's report as one HTML file: no script, no font, no picture from elsewhere; it opens without a network."""
+"""The lint's report as one HTML file: no script, no font, no picture from elsewhere; it opens without a network.
+
+Beside it stand Rerun recordings of what is around each finding, to which the page links.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
 from reflexarc.configs.errors import LogError, WireError
 from reflexarc.datasets.format import CAMERA_PREFIX
-from reflexarc.datasets.lint.findings import RULES, Finding
+from reflexarc.datasets.lint.findings import RULES, Finding, look_at
 from reflexarc.datasets.lint.plots import plot_finding
 from reflexarc.datasets.lint.run import Report
 from reflexarc.datasets.lint.signals import EpisodeSignals, read_signals
@@ -43,16 +46,38 @@ code { background: #f3f3f5; padding: .1em .35em; border-radius: 3px; user-select
 """
 
 
-def write_html(report: Report, path: Path) -> None:
+class Recordings:
+    """Rerun recordings of what is around the findings, in a folder beside the page."""
+
+    def __init__(self, page: Path) -> None:
+        """Raises LogError if Rerun is not installed."""
+        from reflexarc.datasets.rerun_view import start_of, write_rrd
+
+        self._start_of, self._write = start_of, write_rrd
+        self.folder = page.with_name(f"{page.stem}-rerun")
+        self.made: dict[Path, None] = {}
+
+    def link(self, reader: EpisodeReader, item: Finding) -> str:
+        """Where the page finds the recording of a finding; it is written unless it was for another one."""
+        begin, end = self._start_of(reader)
+        at_s = min(item.time_s, (end - begin) * 1e-9)
+        path = self.folder / Path(item.episode).with_suffix("") / f"at-{at_s:.2f}.rrd"
+        if path not in self.made:
+            self._write(reader, path, at_s)
+            self.made[path] = None
+        return quote(path.relative_to(self.folder.parent).as_posix())
+
+
+def write_html(report: Report, path: Path, recordings: Recordings | None = None) -> None:
     """Write the report, whole or not at all; the logs that findings are about are read once more for their pictures.
 
-    Raises LogError if the file cannot be written.
+    recordings: what each finding links to, written first. Raises LogError if a file cannot be written.
     """
-    page = "\n".join(_page(report))
+    page = "\n".join(_page(report, recordings))
     write_aside(path, lambda target: target.write_text(page, encoding="utf-8"), (OSError,))
 
 
-def _page(report: Report) -> Iterator[str]:
+def _page(report: Report, recordings: Recordings | None) -> Iterator[str]:
     bad = len({item.episode for item in report.findings})
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield f"<title>Lint of {escape(str(report.folder))}</title><style>{_STYLE}</style></head><body>"
@@ -61,12 +86,17 @@ def _page(report: Report) -> Iterator[str]:
         f"<p>{len(report.entries)} episodes, {bad} with findings: {report.errors} errors, "
         f"{report.warnings} warnings.</p>"
     )
+    if recordings is not None and report.findings:
+        yield (
+            "<p>Each finding links to a Rerun recording of what is around it, the instant marked on its time line; "
+            "<code>rerun FILE.rrd</code> opens one.</p>"
+        )
     yield from _summary(report)
     by_episode: dict[str, list[Finding]] = defaultdict(list)
     for item in report.findings:
         by_episode[item.episode].append(item)
     for episode, findings in by_episode.items():
-        yield from _episode(report.folder / episode, episode, findings)
+        yield from _episode(report.folder, episode, findings, recordings)
     yield "</body></html>"
 
 
@@ -91,13 +121,15 @@ def _summary(report: Report) -> Iterator[str]:
         yield f"<p>Too few successes to tell what is unlike them (rule outlier not judged): {escape(tasks)}.</p>"
 
 
-def _episode(path: Path, episode: str, findings: list[Finding]) -> Iterator[str]:
+def _episode(
+    folder: Path, episode: str, findings: list[Finding], recordings: Recordings | None
+) -> Iterator[str]:
     yield f'<h2 id="{_anchor(episode)}">{escape(episode)}</h2>'
     signals: EpisodeSignals | None = None
     pictures: dict[str, Column] = {}
     if any(item.rule != "unreadable" for item in findings):
         try:
-            reader = EpisodeReader(path)
+            reader = EpisodeReader(folder / episode)
             signals = read_signals(reader)
             pictures = reader.columns([CAMERA_PREFIX + name for name in reader.cameras])
         except LogError as error:
@@ -106,13 +138,22 @@ def _episode(path: Path, episode: str, findings: list[Finding]) -> Iterator[str]
         yield f'<div class="finding {item.severity}"><span class="badge">{item.severity}: {item.rule}</span>'
         yield f"at {item.time_s:.2f} s. {escape(item.text)}.<br>{_measure(item)}"
         if signals is not None:
-            command = f"reflexarc view {shlex.quote(str(path))} --at {item.time_s:.2f} --spawn"
-            yield f"Look: <code>{escape(command)}</code>"
+            if recordings is not None:
+                yield _link(recordings, reader, item)
+            yield f"<code>{escape(look_at(folder, item))}</code>"
             yield '<div class="show">'
             yield from (_thumbnail(column, signals, item.time_s) for column in pictures.values())
             yield plot_finding(item, signals)
             yield "</div>"
         yield "</div>"
+
+
+def _link(recordings: Recordings, reader: EpisodeReader, item: Finding) -> str:
+    try:
+        place = recordings.link(reader, item)
+    except LogError as error:
+        return f"No recording: {escape(str(error))}. "
+    return f'<a href="{place}" type="application/x-rerun">{item.time_s:.2f} s in Rerun</a>, or '
 
 
 def _measure(item: Finding) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.lint.compare import Judged, compare, too_few_peers
-from reflexarc.datasets.lint.findings import RULES, Finding, finding
+from reflexarc.datasets.lint.findings import RULES, Finding, finding, look_at
 from reflexarc.datasets.lint.rules import check_episode
 from reflexarc.datasets.lint.signals import outline, read_signals
 from reflexarc.datasets.reader import EpisodeReader
@@ -66,7 +66,7 @@ class Report:
         return {rule: found[rule] for rule in RULES}
 
     def figures(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; each finding with the command that shows it."""
         return {
             "session": str(self.folder),
             "episodes": len(self.entries),
@@ -74,7 +74,7 @@ class Report:
             "warnings": self.warnings,
             "episodes_by_rule": self.counts(),
             "tasks_with_too_few_successes_to_compare": list(self.not_compared),
-            "findings": [asdict(item) for item in self.findings],
+            "findings": [asdict(item) | {"look": look_at(self.folder, item)} for item in self.findings],
         }
 
 

@@ -18,6 +18,7 @@ def lint(
     session: tyro.conf.Positional[Path],
     /,
     html: Path | None = None,
+    recordings: bool = True,
     workers: int = os.cpu_count() or 1,
     json: JsonPath = None,
 ) -> None:
@@ -31,6 +32,8 @@ def lint(
     Args:
         session: a folder of episode logs.
         html: also write a report with pictures and plots of every finding, one file that needs no network.
+        recordings: with `html`: also a Rerun recording of what is around each finding, to which the report links, in a
+            folder beside it.
         workers: processes.
     """
     from rich.table import Table
@@ -62,10 +65,14 @@ def lint(
     console.print(f"{len(report.entries)} episodes: {report.errors} errors, {report.warnings} warnings")
     write_json(json, report.figures())
     if html is not None:
-        from reflexarc.datasets.lint.report import write_html
+        from reflexarc.datasets.lint.report import Recordings, write_html
 
-        write_html(report, html)
+        recorded = Recordings(html) if recordings else None
+        write_html(report, html, recorded)
         console.print(f"report: {html}")
+        if recorded is not None and recorded.made:
+            size = sum(path.stat().st_size for path in recorded.made)
+            console.print(f"{len(recorded.made)} Rerun recordings, {size / 1e6:.1f} MB: {recorded.folder}")
     if report.errors:
         bad = len({item.episode for item in report.findings if item.severity == "error"})
         raise LogError(f"{session}: {report.errors} errors in {bad} of {len(report.entries)} episodes")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rerun.chunk import RrdReader
 
 from contracts.demonstrations import record_demonstrations
 from contracts.planted_faults import FAULTS, Fault, Item, each, idle, moved, rewrite, until, wandering
@@ -150,6 +151,18 @@ def test_the_command_fails_on_errors_and_writes_json_and_html(
     assert (item["time_s"], item["value"], item["limit"]) == (pytest.approx(1.2), 0.0, 4.0)
 
     text = page.read_text()
+    assert item["look"] == f"reflexarc view {session / 'lift' / 'black.mcap'} --at 1.20 --spawn"
+    (link,) = re.findall(r'<a href="([^"#]+)" type="application/x-rerun">1\.20 s in Rerun', text)
+    assert link == "report-rerun/lift/black/at-1.20.rrd"
+    times = []
+    for chunk in RrdReader(str(tmp_path / link)).stream():
+        if str(chunk.entity_path) == "/camera/front":
+            batch = chunk.to_record_batch()
+            times += batch.column(batch.schema.names.index("time")).to_numpy().astype(np.int64).tolist()
+    assert min(abs(time * 1e-9 - item["time_s"]) for time in times) < 1e-6  # the very frame is in it
+    assert max(abs(time * 1e-9 - item["time_s"]) for time in times) < 1.6
+    assert main([*arguments, "--no-recordings"]) == 1
+    assert 'type="application/x-rerun"' not in page.read_text()
     assert not re.search(r"<script|https?://|src=\"(?!data:)|@import|url\(", text)  # nothing from elsewhere
     assert text.count('<img alt="') == 2  # one picture a camera
     assert text.count("<svg") == 1

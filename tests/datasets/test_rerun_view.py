@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,12 @@ def test_a_window_shows_what_is_around_an_instant_on_the_same_time_line(tmp_path
     write_rrd(reader, tmp_path / "at.rrd", 3.2)
     times, _ = values(tmp_path / "at.rrd", "tcp/measured", "Scalars:scalars")
     assert (times[0], times[-1]) == pytest.approx((3.2 - AT_S, 3.2 + AT_S), abs=0.006)
+    command = [sys.executable, "-m", "rerun", "rrd", "print", "-vvv"]
+    printed = subprocess.run(
+        [*command, str(tmp_path / "at.rrd")], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "[{min: 3100000000, max: 3300000000}]" in printed  # marked on the time line, ns
+    assert "TimePanelBlueprint:loop_mode" in printed  # and played again and again
     with pytest.raises(LogError, match=r"--at 7 is not within the log's 0\.\.6\.00 s"):
         write_rrd(reader, tmp_path / "late.rrd", 7.0)
     assert not (tmp_path / "late.rrd").exists()
