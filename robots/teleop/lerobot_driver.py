@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import importlib
+import inspect
 import pkgutil
 import typing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,15 +46,35 @@ class LeRobotTeleoperator:
         self._gripper: float | None = None
 
     def connect(self) -> None:
-        """Open it, without calibrating. Raises RobotError naming what was tried."""
+        """Open it. Raises RobotError naming what was tried, or that it must be calibrated first.
+
+        A leader arm is not calibrated here: that asks questions at a terminal, and moves what is a zero. A phone's
+        calibration is part of connecting it.
+        """
         if self._driver is None:
             self._driver = _make_driver(self._device)
         try:
             if not self._driver.is_connected:
-                self._driver.connect()
+                self._open()
+        except RobotError:
+            raise
         except Exception as error:  # drivers raise whatever their bus raises
             raise RobotError(f"lerobot's {self._device.type!r} does not connect: {_line(error)}") from error
         self._first_grip = self._gripper = None
+
+    def _open(self) -> None:
+        if "calibrate" not in inspect.signature(self._driver.connect).parameters:
+            self._driver.connect()
+            return
+        self._driver.connect(calibrate=False)
+        if not self._driver.is_calibrated:
+            self._driver.disconnect()
+            options = {"type": self._device.type, **self._device.options}
+            told = " ".join(f"--teleop.{name}={value}" for name, value in options.items())
+            raise RobotError(
+                f"lerobot's {self._device.type!r} is not calibrated, or not as its file says; run "
+                f"`lerobot-calibrate {told}`"
+            )
 
     def read(self) -> TeleopInput | None:
         """Where the device is; None while a phone's button is up. Raises RobotError if it does not answer."""
@@ -135,7 +157,9 @@ def _make_driver(device: LeRobotDevice) -> Any:
 
 def _as_hinted(hint: Any, value: Any) -> Any:
     """An option as the type that lerobot's config gives it, where YAML has only its value."""
-    return hint(value) if isinstance(hint, type) and issubclass(hint, enum.Enum) else value
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value)
+    return Path(value) if Path in (hint, *typing.get_args(hint)) and isinstance(value, str) else value
 
 
 def _line(error: Exception) -> str:

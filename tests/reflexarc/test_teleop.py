@@ -21,6 +21,7 @@ import pytest
 from contracts.controller_bench import answer, moves
 from contracts.typist import Typist
 from reflexarc.configs.action import tcp_delta_spec
+from reflexarc.configs.load import load_robot
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import sample_episode
 from reflexarc.stack import free_endpoints
@@ -162,6 +163,18 @@ class Served(threading.Thread):
         return msgspec.structs.replace(chunk, clock="monotonic", t_ns=monotonic_ns())
 
 
+def assert_no_jump(setpoints: list[Setpoint]) -> None:
+    """No setpoint differs from the one before by more than the arm may move, or change its velocity, until then."""
+    joints = load_robot("panda").joints
+    until_s = np.diff([each.t_due_ns for each in setpoints])[:, None] * 1e-9
+    moved = np.abs(np.diff([each.joint_position for each in setpoints], axis=0))
+    changed = np.abs(np.diff([each.joint_velocity for each in setpoints], axis=0))
+    assert np.all(until_s > 0)
+    assert np.all(moved <= until_s * [joint.velocity for joint in joints])
+    assert np.all(changed <= until_s * [joint.acceleration for joint in joints])
+    assert moved.max() > 1e-4  # it did move
+
+
 def test_a_person_takes_the_arm_from_a_policy_and_gives_it_back(robot: Endpoints, tmp_path: Path) -> None:
     served = Served(robot)
     served.start()
@@ -200,6 +213,7 @@ def test_a_person_takes_the_arm_from_a_policy_and_gives_it_back(robot: Endpoints
         if isinstance(setpoint, Setpoint) and who[1].t_ns <= setpoint.t_ns < who[2].t_ns
     ]
     assert {setpoint.source for setpoint in between} == {"teleop"}
+    assert_no_jump([each for each in setpoints if isinstance(each, Setpoint)])
     commands = [message for _, message in reader.messages(["/teleop"]) if isinstance(message, TeleopCommand)]
     assert np.all(np.diff([command.seq for command in commands]) == 1)
     assert any(command.engaged for command in commands)

@@ -1,17 +1,16 @@
 """Every teleoperation device passes the one contract; each against the nearest thing to its hardware there is here.
 
-The keyboard is a pseudo-terminal, the gamepad a virtual one of SDL's own, the SpaceMouse its reports as bytes, leader
-arm and phone are lerobot `Teleoperator`s.
+The keyboard is a pseudo-terminal, the gamepad a virtual one of SDL's own, the SpaceMouse its reports as bytes; leader
+arm and phone are lerobot's own drivers, on a bus of emulated servos and on the feedback of the phone's app.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import os
 import pty
 import struct
 import sys
-import tempfile
 import termios
 import types
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contracts.feetech_bus import LEAST, MIDDLE, POSITION, FeetechBus
 from contracts.teleop_suite import TeleopBench, TeleopContract
 from reflexarc.configs.errors import ConfigError, RobotError
 from reflexarc.configs.load import load_robot, load_teleop, presets
@@ -201,66 +201,59 @@ class TestSpaceMouse(TeleopContract):
         )
 
 
-def fake_lerobot(action: dict[str, Any]) -> Any:
-    """One of lerobot's `Teleoperator`s, with `action` for what its motors read."""
-    from lerobot.teleoperators import Teleoperator, TeleoperatorConfig
-
-    @dataclasses.dataclass(kw_only=True)
-    class FakeConfig(TeleoperatorConfig):
-        pass
-
-    class Fake(Teleoperator):  # type: ignore[misc]
-        config_class = FakeConfig
-        name = "fake"
-        plugged = True
-        _open = False
-        action_features = property(lambda self: dict.fromkeys(action, float))
-        feedback_features = property(lambda self: {})
-        is_connected = property(lambda self: self._open)
-        is_calibrated = property(lambda self: True)
-
-        def connect(self, calibrate: bool = True) -> None:
-            if not self.plugged:
-                raise ConnectionError("Could not open port /dev/ttyACM0")
-            self._open = True
-
-        def get_action(self) -> dict[str, Any]:
-            if not self.plugged:
-                raise ConnectionError("Failed to sync read 'Present_Position'")
-            return dict(action)
-
-        def disconnect(self) -> None:
-            self._open = False
-
-        def calibrate(self) -> None: ...
-
-        def configure(self) -> None: ...
-
-        def send_feedback(self, feedback: dict[str, Any]) -> None: ...
-
-    return Fake(FakeConfig(id="x", calibration_dir=Path(tempfile.gettempdir())))
-
-
 LEADER = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+
+
+class Leader:
+    """An SO-101 leader: lerobot's own driver and the maker's SDK, on a bus of servos that answer as real ones do."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("lerobot.teleoperators")
+        pytest.importorskip("scservo_sdk")
+        self.bus = FeetechBus()
+        calibration = {
+            name: {
+                "id": number,
+                "drive_mode": 0,
+                "homing_offset": 0,
+                "range_min": MIDDLE - 1024,
+                "range_max": MIDDLE + 1024,
+            }
+            for number, name in enumerate(LEADER, 1)
+        }
+        (folder / "leader.json").write_text(json.dumps(calibration))
+        self.folder = folder
+
+    def device(self, port: str = "") -> LeRobotTeleoperator:
+        options = [
+            f"device.options.port={port or self.bus.path}",
+            f"device.options.calibration_dir={self.folder}",
+        ]
+        config = load_teleop("so101-leader", options)
+        assert isinstance(config.device, LeRobotDevice)
+        return LeRobotTeleoperator(config.device, JOINTS)
+
+    def turn(self, joint: str, degrees: float) -> None:
+        servo = 1 + LEADER.index(joint)
+        self.bus.set(servo, POSITION, self.bus.get(servo, POSITION) + round(degrees * 4095 / 360))
 
 
 class TestLeaderArm(TeleopContract):
     """With the keyboard for clutch and episode keys, as its preset has it."""
 
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
     def make(self) -> TeleopBench:
-        pytest.importorskip("lerobot.teleoperators")
-        action = {f"{name}.pos": 20.0 for name in LEADER}
-        driver, hands = fake_lerobot(action), Hands("keys")
-        config = load_teleop("so101-leader")
-        assert isinstance(config.device, LeRobotDevice)
-        leader = LeRobotTeleoperator(config.device, JOINTS, driver)
+        leader, hands = Leader(self.folder), Hands("keys")
         state = {"engaged": False}
 
         def move() -> None:
             if not state["engaged"]:
                 hands.type("space")
                 state["engaged"] = True
-            action["shoulder_pan.pos"] += 5.0
+            leader.turn("shoulder_pan", 5.0)
 
         def let_go() -> None:
             hands.wait()
@@ -268,59 +261,125 @@ class TestLeaderArm(TeleopContract):
             hands.type("space")
             state["engaged"] = False
 
-        def absent() -> LeRobotTeleoperator:
-            gone = fake_lerobot(action)
-            gone.plugged = False
-            assert isinstance(config.device, LeRobotDevice)
-            return LeRobotTeleoperator(config.device, JOINTS, gone)
+        def end() -> None:
+            hands.end()
+            leader.bus.unplug()
 
-        paired = Paired(leader, hands.device)
+        paired = Paired(leader.device(), hands.device)
         return TeleopBench(
             device=paired,
             move=move,
             let_go=let_go,
-            unplug=lambda: setattr(driver, "plugged", False),
-            absent=absent,
+            unplug=leader.bus.unplug,
+            absent=lambda: leader.device("/dev/not-there"),
             kind="joint_offset",
             size=7,
             press=hands.press,
-            end=hands.end,
+            end=end,
         )
+
+    def test_its_joints_are_followed_by_name_and_factor(self, bench: TeleopBench) -> None:
+        leader = Leader(self.folder)
+        device = leader.device()
+        device.connect()
+        zero = device.read()
+        for joint, degrees in (("shoulder_pan", 60.0), ("elbow_flex", -45.0), ("gripper", -45.0)):
+            leader.turn(joint, degrees)
+        given = device.read()
+        assert zero is not None
+        assert given is not None
+        expected = np.zeros(7)
+        expected[0], expected[3] = -np.pi / 3, np.pi / 4
+        assert given.motion - zero.motion == pytest.approx(expected, abs=2e-3)  # a step is 1.5 mrad
+        assert zero.gripper is None
+        assert given.gripper == pytest.approx(0.25, abs=1e-3)  # 512 of the 2048 steps between closed and open
+        device.close()
+        leader.bus.unplug()
+
+    def test_one_that_is_not_calibrated_is_told_how_to(self, bench: TeleopBench) -> None:
+        leader = Leader(self.folder)
+        leader.bus.set(2, LEAST, 100)  # the servo was calibrated anew, its file is the old one
+        with pytest.raises(
+            RobotError, match=r"not calibrated, or .* `lerobot-calibrate --teleop\.type=so101_leader"
+        ):
+            leader.device().connect()
+        leader.bus.unplug()
+
+
+class HebiPhone:
+    """The module `hebi`, with a phone that runs HEBI's app, or none; its feedback as the app sends it.
+
+    Nothing here speaks the app's protocol, which is closed; all above it is lerobot's own driver.
+    """
+
+    def __init__(self, *, plugged: bool = True) -> None:
+        self.plugged = plugged
+        self.ar_position = np.array([0.3, -0.2, 1.1])
+        self.ar_orientation = np.array([1.0, 0.0, 0.0, 0.0])  # wxyz
+        self.io = types.SimpleNamespace(a=None, b=self)
+        self.pressed = False
+        self.capturing = False
+        self.size = 1
+
+    def Lookup(self) -> HebiPhone:  # noqa: N802
+        return self
+
+    def get_group_from_names(self, families: list[str], names: list[str]) -> HebiPhone | None:
+        assert (families, names) == (["HEBI"], ["mobileIO"])
+        self.capturing = True  # the person holds B1 until the pose is captured
+        return self if self.plugged else None
+
+    def get_next_feedback(self) -> list[HebiPhone] | None:
+        return [self] if self.plugged else None
+
+    def has_int(self, channel: int) -> bool:
+        return channel == 1
+
+    def get_int(self, channel: int) -> int:
+        held, self.capturing = self.pressed or self.capturing, False
+        return int(held and channel == 1)
 
 
 class TestPhone(TeleopContract):
-    def make(self) -> TeleopBench:
-        pytest.importorskip("lerobot.teleoperators")
-        from lerobot.utils.rotation import Rotation
+    @pytest.fixture(autouse=True)
+    def _hebi(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        driver = pytest.importorskip("lerobot.teleoperators.phone.teleop_phone")
+        self.hebi = HebiPhone()
+        monkeypatch.setattr(driver, "hebi", self.hebi)
+        monkeypatch.setattr(driver, "require_package", lambda *_, **__: None)
+        monkeypatch.setattr(driver, "time", types.SimpleNamespace(sleep=lambda _: None))
 
-        action: dict[str, Any] = {
-            "phone.pos": np.zeros(3),
-            "phone.rot": Rotation.from_rotvec(np.array([0.0, 0.0, 0.1])),
-            "phone.raw_inputs": {},
-            "phone.enabled": False,
-        }
-        driver = fake_lerobot(action)
+    def make(self) -> TeleopBench:
         config = load_teleop("phone")
         assert isinstance(config.device, LeRobotDevice)
         phone = config.device
 
         def move() -> None:
-            action["phone.enabled"] = True
-            action["phone.pos"] = action["phone.pos"] + np.array([0.0, -0.01, 0.0])
+            self.hebi.pressed = True
+            self.hebi.ar_position = self.hebi.ar_position + [0.0, -0.01, 0.0]
 
         def absent() -> LeRobotTeleoperator:
-            gone = fake_lerobot(action)
-            gone.plugged = False
-            return LeRobotTeleoperator(phone, JOINTS, gone)
+            self.hebi.plugged = False
+            return LeRobotTeleoperator(phone, JOINTS)
 
         return TeleopBench(
-            device=LeRobotTeleoperator(phone, JOINTS, driver),
+            device=LeRobotTeleoperator(phone, JOINTS),
             move=move,
-            let_go=lambda: action.update({"phone.enabled": False}),
-            unplug=lambda: setattr(driver, "plugged", False),
+            let_go=lambda: setattr(self.hebi, "pressed", False),
+            unplug=lambda: setattr(self.hebi, "plugged", False),
             absent=absent,
             kind="offset",
         )
+
+    def test_moved_forward_it_moves_the_arm_forward(self, bench: TeleopBench) -> None:
+        bench.device.connect()
+        bench.move()
+        first = bench.device.read()
+        bench.move()
+        then = bench.device.read()
+        assert first is not None
+        assert then is not None
+        assert then.motion - first.motion == pytest.approx([0.01, 0, 0, 0, 0, 0])
 
 
 # The keyboard
@@ -490,49 +549,6 @@ def test_no_report_raises_or_leaves_the_range() -> None:
         report = random.bytes(int(random.integers(0, 20)))
         values = parse_report(report[:1] + struct.pack("<h", -32768) + report[3:])
         assert all(-1.0 <= value <= 1.0 for value in values.values())
-
-
-# lerobot
-
-
-def test_a_leaders_joints_are_followed_by_name_and_factor() -> None:
-    pytest.importorskip("lerobot.teleoperators")
-    action = {f"{name}.pos": 0.0 for name in LEADER}
-    config = load_teleop("so101-leader")
-    assert isinstance(config.device, LeRobotDevice)
-    leader = LeRobotTeleoperator(config.device, JOINTS, fake_lerobot(action))
-    leader.connect()
-    zero = leader.read()
-    assert zero is not None
-    action |= {"shoulder_pan.pos": 90.0, "elbow_flex.pos": -45.0, "gripper.pos": 50.0}
-    given = leader.read()
-    assert given is not None
-    expected = np.zeros(7)
-    expected[0], expected[3] = -np.pi / 2, np.pi / 4
-    assert given.motion - zero.motion == pytest.approx(expected, abs=1e-5)
-    assert zero.gripper is None
-    assert given.gripper == pytest.approx(0.5)
-
-
-def test_a_phone_moved_forward_moves_the_arm_forward() -> None:
-    bench = TestPhone().make()
-    bench.device.connect()
-    bench.move()
-    first = bench.device.read()
-    bench.move()
-    then = bench.device.read()
-    assert first is not None
-    assert then is not None
-    assert then.motion - first.motion == pytest.approx([0.01, 0, 0, 0, 0, 0])
-
-
-def test_lerobot_devices_are_made_by_lerobot_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own SO-101 driver is built, and refuses a port that is not there."""
-    pytest.importorskip("lerobot.teleoperators")
-    config = load_teleop("so101-leader", ["device.options.port=/dev/not-there"])
-    assert isinstance(config.device, LeRobotDevice)
-    with pytest.raises(RobotError, match="so101_leader"):
-        LeRobotTeleoperator(config.device, JOINTS).connect()
 
 
 # What is wrong is said
