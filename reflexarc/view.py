@@ -58,11 +58,13 @@ def simulated_frames(
 def logged_frames(
     reader: EpisodeReader, *, camera: str = "front", size: int = 360
 ) -> Iterator[tuple[int, Frame]]:
-    """(capture time in ns, picture of the log enlarged to (size, size, 3))."""
+    """(capture time in ns, picture of the log scaled to a height of `size`, (size, W, 3))."""
     for _, message in reader.messages([f"/camera/{camera}"]):
         assert isinstance(message, CameraFrame)
-        image = Image.fromarray(decode_image(message)).resize((size, size), Image.Resampling.NEAREST)
-        yield message.t_capture_ns, np.asarray(image)
+        image = Image.fromarray(decode_image(message))
+        shape = round(size * image.width / image.height), size
+        enlarge = Image.Resampling.NEAREST if size >= image.height else Image.Resampling.BOX
+        yield message.t_capture_ns, np.asarray(image.resize(shape, enlarge))
 
 
 def timed_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> list[tuple[int, Frame]]:

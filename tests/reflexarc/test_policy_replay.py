@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from contracts.openvla_folder import SMALL_TOWERS, write_folder
 from reflexarc.cli import main
+from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.evaluate import EvalJob, evaluate_batch
 from reflexarc.policies import open_policy
 from reflexarc.policy_replay import replay_policy
 from reflexarc.setup import load_setup
 from reflexarc.vla.checkpoint import find
 from reflexarc.vla.openvla import layout
+from reflexarc.wire.messages import CameraFrame
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +42,19 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.rglob("*.mcap"))
 
 
-def test_a_policy_gives_its_own_answers_again(log: Path, tmp_path: Path) -> None:
+def test_a_policy_gives_its_own_answers_again(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = tmp_path / "f.json"
     command = ["replay", str(log), "--policy", "reflexarc-tiny", "--json", str(figures)]
     assert main([*command, "--picture", str(tmp_path / "plots")]) == 0
     (found,) = json.loads(figures.read_text())
     assert found["equal"] == len(found["answers"]) > 3
     assert all(answer["tokens"] > 0 for answer in found["answers"])
+    told = capsys.readouterr().out
+    for answer in found["answers"]:  # the table has a line for each
+        line = rf"│ {answer['time_s']:.2f} s *│ 0 of {answer['tokens']} *│ 0 *│ 0 *│ 0 *│ 0 *│ *│"
+        assert re.search(line, told), told
     assert (tmp_path / "plots" / f"{log.stem}.png").stat().st_size > 5000
 
 
@@ -67,7 +76,12 @@ def test_changed_weights_are_told_and_measured(
     assert 0 < result.worst.error < 1
     assert result.same < len(result.answers)
     assert main(["replay", str(log), "--policy", str(folder)]) == 1
-    assert "differs from" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "differs from" in told.err
+    at = [f"│ {answer.time_s:.2f} s" for answer in result.answers if answer.error > 0]
+    assert at
+    assert all(line in told.out for line in at)
+    assert f"{result.worst.metres * 1e3:.3g}" in told.out
     assert main(["replay", str(log), "--policy", str(folder), "--tolerance", "1.0"]) == 0
 
 
@@ -93,7 +107,10 @@ def test_what_leaving_image_tokens_out_costs_is_seen_in_a_log_of_all_of_them(
 
 
 def test_a_log_without_a_policy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["collect", "--task", "button", "--episodes", "1", "--out", str(tmp_path / "e")]) == 0
+    collect = ["collect", "--task", "button", "--episodes", "1", "--out", str(tmp_path / "e")]
+    assert main([*collect, "--set", "recording.images=png"]) == 0
     expert = next((tmp_path / "e").rglob("*.mcap"))
+    frames = [message for _, message in EpisodeReader(expert).messages(["/camera/front"])]
+    assert {frame.encoding for frame in frames if isinstance(frame, CameraFrame)} == {"png"}
     assert main(["replay", str(expert), "--policy", "reflexarc-tiny"]) == 1
     assert "reflexarc: " in capsys.readouterr().err

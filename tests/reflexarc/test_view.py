@@ -29,6 +29,7 @@ from reflexarc.stack import free_endpoints
 from reflexarc.view import frame_rate, timed_frames, view_episode
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
+from reflexarc.wire.images import encode_image
 from reflexarc.wire.sockets import Publisher
 
 HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
@@ -61,6 +62,21 @@ def test_a_video_has_the_cameras_rate_and_a_caption_below_each_picture(
     assert np.abs(captions[0] - captions[20]).max() > 100  # the time goes on
     with pytest.raises(LogError, match=r"unknown camera 'top'.*front, wrist"):
         view_episode(log.path, tmp_path / "other", camera="top")
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (480, 640)])
+def test_a_video_keeps_the_shape_of_the_pictures(tmp_path: Path, shape: tuple[int, int]) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, shape[1]).astype(np.uint8)[None, :, None], (*shape, 3))
+    frames = [
+        encode_image(ramp, camera="front", seq=seq, t_capture_ns=seq * 100_000_000, clock="virtual")
+        for seq in range(3)
+    ]
+    log = written(tmp_path / "e.mcap", [("/camera/front", frame) for frame in frames])
+    made = view_episode(log.path, tmp_path / "out", size=240)
+    _, shown = video_frames(Path(made["mp4"]))
+    assert shown[0].shape == (240 + 48, 320, 3)
+    middle = shown[0][120].astype(int)
+    np.testing.assert_allclose(middle[:, 0], np.linspace(0, 255, 320), atol=16)
 
 
 def test_a_caption_tells_instruction_time_and_safety() -> None:
