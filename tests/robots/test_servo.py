@@ -93,7 +93,7 @@ def test_the_arm_goes_where_it_is_told_and_stands_there(mode: ServoMode, name: s
     drive.enable()
     way = np.resize([0.08, -0.08, 0.08, 0.08, 0.08, 0.08, 0.08], len(drive.config.joints))
     goal = drive.tick().joint_position_commanded + way
-    for _ in range(2 * rate):
+    for _ in range(5 * rate // 4):
         state = drive.tick(goal)
     assert state.safety == "active"
     np.testing.assert_allclose(state.joint_position_commanded, goal, atol=1e-3)
