@@ -52,15 +52,33 @@ class Work(NamedTuple):
     step: F64
 
 
-def work(n: int) -> Work:
+class Program(NamedTuple):
+    """The parts of `Work` that outlast a call."""
+
+    jacobian: F64
+    hessian: F64
+    gradient: F64
+    low: F64
+    high: F64
+
+
+def empty_program(n: int) -> Program:
     """Room for an arm of n joints."""
-    frames = np.zeros((n + 2, 3)), np.zeros((n + 2, 3, 3)), np.zeros((6, n))
-    return Work(*frames, np.zeros(6), np.zeros((n, n)), *(np.zeros(n) for _ in range(4)))
+    return Program(np.zeros((6, n)), np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros(n))
 
 
 @compiled
 def descend(
-    chain: Chain,
+    offset: F64,
+    rotation: F64,
+    zero: F64,
+    tcp_offset: F64,
+    tcp_rotation: F64,
+    rows: F64,
+    hessian: F64,
+    gradient: F64,
+    low: F64,
+    high: F64,
     target: F64,
     home: F64,
     lowest: F64,
@@ -71,24 +89,29 @@ def descend(
     steps: int,
     first: bool,
     position: F64,
-    at: Work,
 ) -> tuple[int, float, float]:
     """Up to `steps` steps from position (n,), which is moved on, towards target (7,), within [lowest, highest] (n,).
 
-    reach: (n,) rad, of one step. posture: cost per rad of the way to home (n,), which only the first step heeds.
-    damping: of every step. Returns how many steps are left because a bound binds, of which the first's program stands
-    in `at`; 0 if it is done; NONSENSE. And how far the TCP is from the target, m and rad.
+    offset .. tcp_rotation: of a `Chain`; rows (its Jacobian) .. high: of a `Program`. They are given one by one because
+    compiled code is entered with plain arrays in a tenth of the time that tuples take. reach: (n,) rad, of one step.
+    posture: cost per rad of the way to home (n,), which only the first step heeds. damping: of every step. Returns how
+    many steps are left because a bound binds, of which the first's program stands in the `Program`; 0 if it is done;
+    NONSENSE. And how far the TCP is from the target, m and rad.
     """
     for value in target:
         if not abs(value) < FARTHEST_M:
             return NONSENSE, math.inf, math.inf
+    n = position.size
+    chain = Chain(offset, rotation, zero, tcp_offset, tcp_rotation)
+    frames = np.empty((n + 2, 3)), np.empty((n + 2, 3, 3))
+    at = Work(frames[0], frames[1], rows, np.empty(6), hessian, gradient, low, high, np.empty(n))
     metres, radians = _aim(chain, target, position, at)
     pull = min(1.0, POSTURE_PER_M * (metres + LEVER_M * radians)) if first else 0.0
     while steps > 0 and (first or metres >= CLOSE_M or radians >= CLOSE_RAD):
         _write_program(home, lowest, highest, reach, posture, damping, pull, position, at)
         if not _free_minimum(at):
             return steps, metres, radians
-        for i in range(position.size):
+        for i in range(n):
             position[i] += at.step[i]
         metres, radians = _aim(chain, target, position, at)
         pull, first, steps = 0.0, False, steps - 1
@@ -96,10 +119,12 @@ def descend(
 
 
 @compiled
-def joint_rates(chain: Chain, position: F64, damping: float, at: Work) -> F64:
+def joint_rates(
+    offset: F64, rotation: F64, zero: F64, tcp_offset: F64, tcp_rotation: F64, position: F64, damping: float
+) -> F64:
     """(n, 6): joint velocities per m/s and rad/s of the TCP, the least ones, damped; zero where there are none."""
-    square = _damped_square(chain, position, damping, at)
-    rates = np.zeros((position.size, 6))
+    rows = _jacobian_at(Chain(offset, rotation, zero, tcp_offset, tcp_rotation), position)
+    square, rates = _damped_square(rows, damping), np.zeros((position.size, 6))
     if not _factor(square):
         return rates
     for axis in range(6):
@@ -108,25 +133,45 @@ def joint_rates(chain: Chain, position: F64, damping: float, at: Work) -> F64:
         _substitute(square, unit)
         for i in range(position.size):
             for row in range(6):
-                rates[i, axis] += at.jacobian[row, i] * unit[row]
+                rates[i, axis] += rows[row, i] * unit[row]
     return rates
 
 
 @compiled
-def with_twist(chain: Chain, position: F64, guess: F64, twist: F64, damping: float, at: Work) -> F64:
+def with_twist(
+    offset: F64,
+    rotation: F64,
+    zero: F64,
+    tcp_offset: F64,
+    tcp_rotation: F64,
+    position: F64,
+    guess: F64,
+    twist: F64,
+    damping: float,
+) -> F64:
     """The joint velocity (n,) nearest to `guess` that moves the TCP by `twist` (6,), damped."""
-    square = _damped_square(chain, position, damping, at)
-    found, missing = guess.copy(), twist.copy()
+    rows = _jacobian_at(Chain(offset, rotation, zero, tcp_offset, tcp_rotation), position)
+    square, found, missing = _damped_square(rows, damping), guess.copy(), twist.copy()
     if not _factor(square):
         return found
     for row in range(6):
         for i in range(guess.size):
-            missing[row] -= at.jacobian[row, i] * guess[i]
+            missing[row] -= rows[row, i] * guess[i]
     _substitute(square, missing)
     for row in range(6):
         for i in range(guess.size):
-            found[i] += at.jacobian[row, i] * missing[row]
+            found[i] += rows[row, i] * missing[row]
     return found
+
+
+@compiled
+def _jacobian_at(chain: Chain, position: F64) -> F64:
+    """(6, n): the TCP's Jacobian at position (n,)."""
+    n = position.size
+    origin, turn, rows = np.empty((n + 2, 3)), np.empty((n + 2, 3, 3)), np.empty((6, n))
+    place(chain, position, origin, turn)
+    jacobian(origin, turn, rows)
+    return rows
 
 
 @compiled
@@ -195,16 +240,14 @@ def _free_minimum(at: Work) -> bool:
 
 
 @compiled
-def _damped_square(chain: Chain, position: F64, damping: float, at: Work) -> F64:
-    """(6, 6): J·Jᵀ + damping at position (n,), J the TCP's Jacobian."""
-    place(chain, position, at.origin, at.turn)
-    jacobian(at.origin, at.turn, at.jacobian)
+def _damped_square(rows: F64, damping: float) -> F64:
+    """(6, 6): J·Jᵀ + damping of a Jacobian (6, n)."""
     square = np.empty((6, 6))
     for row in range(6):
         for column in range(6):
             entry = damping if row == column else 0.0
-            for i in range(position.size):
-                entry += at.jacobian[row, i] * at.jacobian[column, i]
+            for i in range(rows.shape[1]):
+                entry += rows[row, i] * rows[column, i]
             square[row, column] = entry
     return square
 

@@ -20,7 +20,7 @@ from reflexarc.configs.controller import ControllerConfig
 from reflexarc.configs.errors import ControlError, unknown
 from reflexarc.configs.load import resolve_asset
 from reflexarc.configs.robot import RobotConfig
-from reflexarc.controllers.gauss_newton import NONSENSE, descend, joint_rates, with_twist, work
+from reflexarc.controllers.gauss_newton import NONSENSE, descend, empty_program, joint_rates, with_twist
 from reflexarc.wire import geometry
 from reflexarc.wire.chain import jacobian, place, read_chain
 from reflexarc.wire.messages import F64
@@ -72,7 +72,7 @@ class ArmKinematics:
         self._lower = np.array([joint.lower for joint in robot.joints]) + LIMIT_MARGIN_RAD
         self._upper = np.array([joint.upper for joint in robot.joints]) - LIMIT_MARGIN_RAD
         n = len(joints)
-        self._work = work(n)
+        self._program = empty_program(n)
         self._no_rows, self._sense = np.zeros((0, n)), np.zeros(n, dtype=ctypes.c_int)
         self._warm_up()
 
@@ -84,13 +84,14 @@ class ArmKinematics:
 
     def forward(self, joint_position: F64) -> F64:
         """The TCP's pose (7,) in the base frame at `joint_position` (n,)."""
-        self._place(joint_position)
-        return geometry.pose(self._work.origin[-1], geometry.from_matrix(self._work.turn[-1]))
+        origin, turn = self._frames(joint_position)
+        return geometry.pose(origin[-1], geometry.from_matrix(turn[-1]))
 
     def twist(self, joint_position: F64, joint_velocity: F64) -> F64:
         """The TCP's velocity m/s and spin rad/s (6,) in the base frame."""
-        self._place(joint_position)
-        result: F64 = self._work.jacobian @ joint_velocity
+        rows = np.empty((6, len(joint_position)))
+        jacobian(*self._frames(joint_position), rows)
+        result: F64 = rows @ joint_velocity
         return result
 
     def solve(self, target: F64, seed: F64, period_s: float) -> Solution:
@@ -119,14 +120,14 @@ class ArmKinematics:
 
     def inverse_jacobian(self, joint_position: F64) -> F64:
         """(n, 6): joint velocities per m/s and rad/s of the TCP in the base frame, the least ones, damped."""
-        return joint_rates(self._chain, joint_position, self._damping, self._work)
+        return joint_rates(*self._chain, joint_position, self._damping)
 
     def velocity(self, joint_position: F64, guess: F64, twist: F64) -> F64:
         """The joint velocity (n,) nearest to `guess` that moves the TCP by `twist` (6,) m/s and rad/s, base frame.
 
         Near a singularity damping wins over exactness.
         """
-        return with_twist(self._chain, joint_position, guess, twist, self._damping, self._work)
+        return with_twist(*self._chain, joint_position, guess, twist, self._damping)
 
     def step_to(self, target: F64, seed: F64, period_s: float) -> Solution:
         """The joint position nearest to `target` (n,) that the limits allow one period after `seed`; no IK."""
@@ -138,7 +139,7 @@ class ArmKinematics:
 
     def _step_within_bounds(self, position: F64) -> bool:
         """Move position (n,) by the minimum of the program in the scratch memory, some bounds of which bind."""
-        at = self._work
+        at = self._program
         step, _, flag, _ = daqp.solve(at.hessian, at.gradient, self._no_rows, at.high, at.low, self._sense)
         if flag != SOLVED:
             return False
@@ -149,7 +150,8 @@ class ArmKinematics:
         self, target: F64, lowest: F64, highest: F64, reach: F64, steps: int, first: bool, position: F64
     ) -> tuple[int, float, float]:
         return descend(
-            self._chain,
+            *self._chain,
+            *self._program,
             target,
             self._home,
             lowest,
@@ -160,20 +162,21 @@ class ArmKinematics:
             steps,
             first,
             position,
-            self._work,
         )
 
     def _status(self, error_m: float, error_rad: float) -> IkStatus:
         """Of a solution that misses the target by this, where `_descend` looked last."""
         if error_m < REACHED_M and error_rad < REACHED_RAD:
             return IkStatus.REACHED
-        smallest = float(np.linalg.svd(self._work.jacobian, compute_uv=False)[-1])
+        smallest = float(np.linalg.svd(self._program.jacobian, compute_uv=False)[-1])
         return IkStatus.SINGULAR if smallest < SINGULAR else IkStatus.LIMITED
 
-    def _place(self, joint_position: F64) -> None:
-        at = self._work
-        place(self._chain, np.array(joint_position, dtype=np.float64), at.origin, at.turn)
-        jacobian(at.origin, at.turn, at.jacobian)
+    def _frames(self, joint_position: F64) -> tuple[F64, F64]:
+        """Of base, joints and TCP: (n+2, 3) and (n+2, 3, 3)."""
+        n = len(joint_position)
+        origin, turn = np.empty((n + 2, 3)), np.empty((n + 2, 3, 3))
+        place(self._chain, np.array(joint_position, dtype=np.float64), origin, turn)
+        return origin, turn
 
 
 def arm_model(robot: RobotConfig) -> mujoco.MjModel:
