@@ -295,6 +295,7 @@ def delete(logs: tyro.conf.Positional[tuple[Path, ...]], /, yes: bool = False, j
         try:
             yes = Confirm.ask(f"Move {len(logs)} log{'s' * (len(logs) > 1)} to discarded/?", console=console)
         except EOFError as error:
+            console.print()
             raise LogError("nobody is here to answer; --yes deletes without asking") from error
     if not yes:
         console.print("nothing is deleted")

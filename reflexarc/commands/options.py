@@ -33,7 +33,7 @@ console = Console()
 
 def run_folder(command: str, out: Path | None) -> Path:
     """`out`, or a new `runs/<command>-<time>/`."""
-    folder = out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = _named(command, out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,16 +43,21 @@ def run_folder(command: str, out: Path | None) -> Path:
 
 @contextlib.contextmanager
 def fresh_folder(command: str, out: Path | None) -> Iterator[Path]:
-    """As `run_folder`; a folder that was not there before and is still empty after an error is removed."""
-    was_there = out is not None and out.exists()
-    folder = run_folder(command, out)
+    """As `run_folder`; what had to be made and is still empty after an error is removed."""
+    folder = _named(command, out)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    run_folder(command, folder)
     try:
         yield folder
     except BaseException:
-        if not was_there:
-            with contextlib.suppress(OSError):  # there is something in it
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # there is something in it
+            for each in made:
+                each.rmdir()
         raise
+
+
+def _named(command: str, out: Path | None) -> Path:
+    return out or Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def tracked[T](items: Sequence[T], what: str) -> Iterator[T]:

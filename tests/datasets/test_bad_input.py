@@ -82,7 +82,9 @@ def _without_spaces(text: str) -> str:
         (["collect", "--task", "lift", "--share", "2", "--out", "out"], "share is 2; must be within 0..1"),
         (["teleop", "--task", "lfit", "--out", "out"], "unknown task 'lfit'"),
         (["teleop", "--episodes", "0", "--out", "out"], "episodes is 0; must be at least 1"),
-        (["view", "nowhere.mcap", "--out", "out"], "nowhere.mcap"),
+        (["view", "nowhere.mcap", "--out", "out/of/many"], "nowhere.mcap"),
+        (["view", "nowhere.mcap"], "nowhere.mcap"),
+        (["replay", "nowhere.mcap", "--robot", "--speed", "2"], "speed is 2 of the logged one"),
         (
             ["view", "--live", "--spawn", "--connect", "x", "--out", "out"],
             "one of --spawn and --connect at most",
