@@ -14,13 +14,12 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Placement(Config):
-    """What a command says of it. device: where the model runs. precision: of its matrix products.
-
-    What is not said is as the policy's own settings say.
-    """
+    """What a command says of it; what is not said is as the policy's own settings say."""
 
     device: Device | None = None
+    """Where the model runs; `auto`: on a GPU if there is one."""
     precision: Precision | None = None
+    """Of its matrix products; `auto`: bfloat16 on a GPU, float32 on the CPU."""
 
 
 class OwnSettings(Config):

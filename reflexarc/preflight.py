@@ -39,8 +39,13 @@ LEAST_GAIN = 0.1
 """A suspect must lower the error by this share of it..."""
 LEAST_T = 3.0
 """...and by this many standard errors of the paired difference."""
+LARGE_GAIN, LARGE_T = 0.5, 2.0
+"""What takes away half of the error or more needs fewer: where a mistake shows at few instants (a colour taken for
+another at the grasp), these are what spreads the differences."""
 LEAST_EXPLAINED = 0.05
 """A policy must beat the average of the demonstrations by this share, or it is none for this robot and task."""
+ALIKE = 2
+"""Suspects whose gains are the same to so many digits explain as much."""
 MOST_ROUNDS = 3
 """Mistakes that are looked for at the same time."""
 FITTED, FITTED_SHARE = "other statistics", 0.7
@@ -75,7 +80,10 @@ class Demonstrated:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tried:
-    """One suspect. error: with it. gain: share of the error that it takes away. t: of the paired difference."""
+    """One suspect. error: with it. gain: share of the error that it takes away. t: of the paired difference.
+
+    alike: others that explain as much, if it is named.
+    """
 
     name: str
     error: float
@@ -83,11 +91,12 @@ class Tried:
     t: float
     found: str
     cure: str
+    alike: tuple[str, ...] = ()
 
     @property
     def convincing(self) -> bool:
         """Whether it is named."""
-        return self.gain >= LEAST_GAIN and self.t >= LEAST_T
+        return self.gain >= LEAST_GAIN and self.t >= (LARGE_T if self.gain >= LARGE_GAIN else LEAST_T)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -164,7 +173,8 @@ def preflight(
         candidates = [each for each in suspects(policy, joints=demonstrated.joints) if each.name not in named]
         candidates += measure.amounts(ask(*accepted))
         tried = [_tried(each, errors, measure.errors(ask(*accepted, each))) for each in candidates]
-        tried.sort(key=lambda each: each.error)
+        # What explains as much keeps its order: a hand that points down is half a turn, and that its own reverse.
+        tried.sort(key=lambda each: -round(each.gain, ALIKE))
         first_round = first_round or tried
         best = choose(tried)
         if best is None:
@@ -185,7 +195,11 @@ def choose(tried: Sequence[Tried]) -> Tried | None:
     fitted = [each for each in convincing if each.name == FITTED]
     if fitted and (not named or fitted[0].error < FITTED_SHARE * named[0].error):
         return fitted[0]
-    return named[0] if named else None
+    if not named:
+        return None
+    best, others = named[0], named[1:]
+    alike = (each.name for each in others if round(each.gain, ALIKE) == round(best.gain, ALIKE))
+    return dataclasses.replace(best, alike=tuple(alike))
 
 
 def demonstrations(policy: Policy, logs: Sequence[Path], instants: int) -> Demonstrated:
@@ -418,7 +432,10 @@ def table(result: Preflight) -> Table:
 
 def conclusion(result: Preflight, policy: str) -> list[str]:
     """In words."""
-    lines = [f"{each.found}: {each.cure}" for each in result.found]
+    lines = []
+    for each in result.found:
+        also = f" (as well explained by: {', '.join(each.alike)})" if each.alike else ""
+        lines.append(f"{each.found}: {each.cure}{also}")
     share = 1 - result.explained / result.average
     if result.verdict == "unexplained":
         lines.append(
