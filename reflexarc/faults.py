@@ -216,8 +216,8 @@ class FaultStand:
                     continue
                 final, heard = message.safety, monotonic_ns()
                 if message.safety in ("hold", *STOPPED) and detected is None:
-                    # Its own time, unless its clock was set.
-                    detected = message.t_ns if abs(heard - message.t_ns) < 1_000_000_000 else heard
+                    # Its own time, unless its clock was set to one that cannot be.
+                    detected = message.t_ns if began <= message.t_ns <= heard else heard
             for told in self.controller.drain():
                 if told.kind in TOLD and detected is None:
                     detected, by = told.t_ns, f"controller: {told.text}"

@@ -215,13 +215,13 @@ def test_it_sees_what_another_judge_sees_wherever_the_arm_is(name: str) -> None:
     assert broken >= {"workspace", "arm_box", "distance"}
 
 
-@pytest.mark.parametrize("sender", ["wall_seeking", "limit_seeking", "random_goals", "extremes"])
+@pytest.mark.parametrize("sender", ["wall_seeking", "limit_seeking", "random_goals"])
 def test_what_the_filter_commands_is_no_alarm(sender: str, robot: RobotConfig, safety: SafetyConfig) -> None:
     """An arm that follows perfectly, whatever is asked of the filter."""
     bench, sight, rng = FilterBench(robot, safety), Sight(robot, safety), np.random.default_rng(3)
     bench.request("enable")
     bench.tick(bench.setpoint())
-    for tick in range(1000):
+    for tick in range(600):
         bench.tick(bench.setpoint(*ADVERSARIES[sender](rng, tick, bench.memory, robot)))
         if bench.state == LOST:
             bench.request("reset")
