@@ -104,16 +104,20 @@ def frame_rate(frames: Sequence[tuple[int, Frame]]) -> float:
 
 
 def view_episode(
-    path: Path, out: Path, *, camera: str = "front", size: int = 360, at_s: float | None = None
+    path: Path, out: Path, *, camera: str = "", size: int = 360, at_s: float | None = None
 ) -> dict[str, str]:
     """Write `<name>.mp4`, `<name>.rrd` and thumbnails, `<name>.png`, of a log into `out`; their paths by kind.
 
-    at_s: only what is around this instant, s on the time line; the names then say which.
+    camera: that the video shows; default `front`, or the log's first where it has no such. at_s: only what is around
+    this instant, s on the time line; the names then say which.
     """
     from reflexarc.datasets.rerun_view import AT_S, start_of, write_rrd
 
     reader = EpisodeReader(path)
     begin_ns, _ = start_of(reader)
+    if not camera:
+        others = reader.cameras if "front" not in reader.cameras and not is_simulated(reader) else ()
+        camera = next(iter(others), "front")
     name = path.stem if at_s is None else f"{path.stem}-at-{at_s:g}"
     video, recording, sheet = (out / f"{name}.{kind}" for kind in ("mp4", "rrd", "png"))
     write_rrd(reader, recording, at_s)

@@ -14,7 +14,7 @@ from reflexarc.wire.endpoints import BASE_PORT
 def view(
     log: tyro.conf.Positional[tuple[Path, ...]] = (),
     out: Path | None = None,
-    camera: str = "front",
+    camera: str = "",
     size: int = 360,
     at: float | None = None,
     spawn: bool = False,
@@ -37,7 +37,7 @@ def view(
     Args:
         log: episode logs.
         out: folder to write into.
-        camera: that the video shows.
+        camera: that the video shows; `front` if none is named, or the log's first where it has no such.
         size: of the video, pixels.
         at: only what is around this instant, seconds on the time line.
         spawn: open Rerun's viewer; of a log, until it is closed.

@@ -68,10 +68,10 @@ def test_a_video_has_the_cameras_rate_and_a_caption_below_each_picture(
 def test_a_video_keeps_the_shape_of_the_pictures(tmp_path: Path, shape: tuple[int, int]) -> None:
     ramp = np.broadcast_to(np.linspace(0, 255, shape[1]).astype(np.uint8)[None, :, None], (*shape, 3))
     frames = [
-        encode_image(ramp, camera="front", seq=seq, t_capture_ns=seq * 100_000_000, clock="virtual")
+        encode_image(ramp, camera="agentview", seq=seq, t_capture_ns=seq * 100_000_000, clock="virtual")
         for seq in range(3)
     ]
-    log = written(tmp_path / "e.mcap", [("/camera/front", frame) for frame in frames])
+    log = written(tmp_path / "e.mcap", [("/camera/agentview", frame) for frame in frames])
     made = view_episode(log.path, tmp_path / "out", size=240)
     _, shown = video_frames(Path(made["mp4"]))
     assert shown[0].shape == (240 + 48, 320, 3)
