@@ -80,7 +80,8 @@ class Result:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fault:
     """do: what happens. ends: the states that are right. seconds: how long it is watched. moves: it may go on.
-    led: by a policy, through the controller. overrides: of the limits, for this fault."""
+    led: by a policy, through the controller. overrides: of the limits, for this fault. clock_step_s: by how much the
+    host's clock is set."""
 
     do: Callable[[FaultStand], None]
     ends: tuple[str, ...]
@@ -88,6 +89,7 @@ class Fault:
     moves: bool = False
     led: bool = False
     overrides: tuple[str, ...] = ()
+    clock_step_s: float = 0.0
 
 
 class FlawedClient(ArmClient):
@@ -216,8 +218,11 @@ class FaultStand:
                     continue
                 final, heard = message.safety, monotonic_ns()
                 if message.safety in ("hold", *STOPPED) and detected is None:
-                    # Its own time, unless its clock was set to one that cannot be.
-                    detected = message.t_ns if began <= message.t_ns <= heard else heard
+                    detected = message.t_ns
+                    if abs(heard - detected) > abs(fault.clock_step_s) * 5e8:
+                        detected -= round(
+                            fault.clock_step_s * 1e9
+                        )  # the host's own time, since its clock was set
             for told in self.controller.drain():
                 if told.kind in TOLD and detected is None:
                     detected, by = told.t_ns, f"controller: {told.text}"
@@ -480,8 +485,8 @@ FAULTS: dict[str, Fault] = {
     "processor overloaded": Fault(_stress, ("active", "hold", *STOPPED), 4.0, moves=True),
     "the host's own safety fails": Fault(_flaw("runaway"), STOPPED, 4.0),
     "it fails beside a keep-out": Fault(_flaw("runaway"), STOPPED, 4.0, overrides=(WALL,)),
-    "host's clock steps ahead 10 s": Fault(_flaw("clock ahead"), STOPPED),
-    "host's clock steps back 10 s": Fault(_flaw("clock back"), STOPPED),
+    "host's clock steps ahead 10 s": Fault(_flaw("clock ahead"), STOPPED, clock_step_s=10.0),
+    "host's clock steps back 10 s": Fault(_flaw("clock back"), STOPPED, clock_step_s=-10.0),
     "encoders frozen": Fault(_flaw("frozen"), STOPPED),
     "emergency stop, console": Fault(_press_console, ("e_stop",)),
     "emergency stop, button": Fault(_press_button, ("e_stop",)),
