@@ -6,13 +6,12 @@ allow, while the new path goes on: nothing of the new path is lost, and the take
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 
-from reflexarc.controllers.jerk import Motion, MotionLimits, acceleration_after, jerk_limited
-from reflexarc.controllers.kernels import beside, gap_between, straight_axes
+from reflexarc.controllers.jerk import MotionLimits, acceleration_after, jerk_limited
+from reflexarc.controllers.kernels import beside, gap_between
 from reflexarc.controllers.path import NS, Path, Sample
 from reflexarc.wire.messages import F64
 
@@ -39,17 +38,13 @@ class Blend:
         self._new = new
         self._start_ns = start_ns
         first = new.sample(start_ns)
-        gap, rate = gap_between(*old, *first)
         change = acceleration - acceleration_after(new, first, start_ns)
         # What is left of an acceleration must go faster than the new path's own, or the sum of both turns back.
         faster = max(1.0, float((np.abs(change) / (limits.jerk * EASE_S)).max()))
-        limits = dataclasses.replace(limits, jerk=faster * limits.jerk)
-        rows = np.array([gap, rate, change])
+        limits = MotionLimits(limits.velocity, limits.acceleration, faster * limits.jerk)
         # Ruckig treats each axis for itself, and would bend a straight line by what rounding left of the other two.
-        self._axes = straight_axes(rows, len(old.point), limits.acceleration)
-        start = Motion(*(rows @ self._axes.T))
-        nothing = np.zeros_like(gap)
-        self._fade = jerk_limited(start, Motion(nothing, nothing, nothing), limits, shortest_s)
+        self._axes, start = gap_between(*old, *first, change, limits.acceleration)
+        self._fade = jerk_limited(start, np.zeros_like(start), limits, shortest_s)
         self._end_ns = start_ns + math.ceil(self._fade.duration / NS)
         self.rest_ns = max(new.rest_ns, self._end_ns)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Literal
 
 import numpy as np
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import ControlError, unknown
-from reflexarc.controllers.kernels import turned_on
+from reflexarc.controllers.kernels import moved_on, turned_on
 from reflexarc.wire import geometry
 from reflexarc.wire.messages import F64, ActionChunk, TokenRange
 
@@ -114,14 +115,15 @@ def refusal(chunk: ActionChunk, spec: ActionSpec, tokens: TokenRange) -> str:
     expected = (spec.horizon, spec.size)
     if chunk.actions.shape != expected:
         return f"actions have shape {chunk.actions.shape}, {spec.id} has {expected}"
-    finite = np.isfinite(chunk.actions)
-    if not finite.all():
-        k, d = (int(i) for i in np.argwhere(~finite)[0])
+    # Sums and extremes first: what is wrong is looked for only where something is.
+    finite = math.isfinite(chunk.actions.sum()) or np.isfinite(chunk.actions).all()
+    if not finite:
+        k, d = (int(i) for i in np.argwhere(~np.isfinite(chunk.actions))[0])
         return f"actions[{k}].{spec.dims[d].name} is {chunk.actions[k, d]}, it must be finite"
     # A model that answers with tokens of another kind has not answered: its actions are not trusted either.
-    strange = (chunk.bins < NO_BIN) | (chunk.bins > LAST_BIN)
-    if strange.any():
-        return f"bins hold {int(chunk.bins[strange][0])}, a bin is within {NO_BIN}..{LAST_BIN}"
+    if chunk.bins.size and not NO_BIN <= chunk.bins.min() <= chunk.bins.max() <= LAST_BIN:
+        strange = chunk.bins[(chunk.bins < NO_BIN) | (chunk.bins > LAST_BIN)]
+        return f"bins hold {int(strange[0])}, a bin is within {NO_BIN}..{LAST_BIN}"
     said = chunk.policy_tokens
     if len(said) > tokens.most:
         return f"policy_tokens are {len(said)}, this policy says {tokens.most} in a chunk at most"
@@ -140,10 +142,11 @@ def clip_to_bounds(actions: F64, spec: ActionSpec, within: F64) -> tuple[F64, st
     """`actions` (H, D) within the bounds (2, D) of `spec`, and one line on the first value that was not (or "")."""
     lower, upper = within
     clipped = np.minimum(np.maximum(actions, lower), upper)
-    far = np.abs(clipped - actions) > 1e-6 * (upper - lower)
-    if not far.any():
+    if (clipped == actions).all():
         return clipped, ""
-    beyond = np.argwhere(far)
+    beyond = np.argwhere(np.abs(clipped - actions) > 1e-6 * (upper - lower))
+    if not len(beyond):
+        return clipped, ""
     k, d = (int(i) for i in beyond[0])
     name, value = spec.dims[d].name, actions[k, d]
     text = f"actions[{k}].{name} is {value:.6g}, outside [{lower[d]:.6g}, {upper[d]:.6g}]; clipped"
@@ -152,21 +155,17 @@ def clip_to_bounds(actions: F64, spec: ActionSpec, within: F64) -> tuple[F64, st
 
 def compose(actions: F64, spec: ActionSpec, space: Space, anchor: Anchor, start_ns: int) -> Knots:
     """The waypoints of `actions` (H, D) from `anchor`, knot 0 being due at `start_ns`."""
-    motion, steps = actions[:, :-1], len(actions)
-    absolute = not spec.dims[0].delta
-    points: F64
-    turns: F64
-    quats: F64
-    if space == "joint":
-        points = motion if absolute else anchor.point + np.cumsum(motion, axis=0)
-        turns, quats = np.zeros((steps, 3)), np.tile(anchor.quat, (steps + 1, 1))
+    size, turning = len(anchor.point), space == "tcp"
+    if spec.dims[0].delta:
+        points, turns, quats = moved_on(anchor.point, anchor.quat, actions, turning)
     else:
-        points = motion[:, :3] if absolute else anchor.point + np.cumsum(motion[:, :3], axis=0)
-        turns, quats = _orientations(motion[:, 3:], absolute, anchor.quat)
+        points = np.vstack([anchor.point, actions[:, :size]])
+        turns = _turns_to(actions[:, 3:-1], anchor.quat) if turning else np.zeros((len(actions), 3))
+        quats = turned_on(anchor.quat, turns)
     return Knots(
         start_ns=start_ns,
         step_ns=spec.step_ns,
-        points=np.vstack([anchor.point, points]),
+        points=points,
         quats=quats,
         turns=turns,
         velocity=anchor.velocity,
@@ -191,10 +190,7 @@ def decompose(points: F64, quats: F64, gripper: F64, spec: ActionSpec, space: Sp
     return np.hstack([motion, gripper[:, None]])
 
 
-def _orientations(rotvecs: F64, absolute: bool, start: F64) -> tuple[F64, F64]:
-    """Turns (H, 3) and orientations (H + 1, 4): R_{k+1} = exp(dr)·R_k, or exp(r) where they are absolute."""
-    turns = np.ascontiguousarray(rotvecs)
-    if absolute:
-        asked = [start, *(geometry.exp(rotvec) for rotvec in rotvecs)]
-        turns = np.array([geometry.difference(after, before) for before, after in itertools.pairwise(asked)])
-    return turns, turned_on(start, turns)
+def _turns_to(rotvecs: F64, start: F64) -> F64:
+    """Turns (H, 3) from orientation to orientation, `start` (4,) first, then exp(r) of each of `rotvecs` (H, 3)."""
+    asked = [start, *(geometry.exp(rotvec) for rotvec in rotvecs)]
+    return np.array([geometry.difference(after, before) for before, after in itertools.pairwise(asked)])

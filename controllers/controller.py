@@ -235,9 +235,8 @@ class Controller:
         n, limits = self._joint_count, self._tracker.limits
         kept_pace(np.zeros((2, n)), limits.velocity, limits.acceleration, LOOK_NS * NS)
         if self._space == "tcp":
-            eased_share(
-                np.zeros((n, 6)), np.zeros((2, 6)), self._gap_limits.acceleration, limits.acceleration
-            )
+            rates = np.zeros((n, 6))
+            eased_share(rates, *still, *still, self._gap_limits.acceleration, limits.acceleration)
 
     def reset(self, instruction: str, session: str) -> None:
         """Begin an episode: forget states, pictures, chunks and requests; go on from the host's next state.
@@ -615,23 +614,20 @@ class Controller:
         """From `old` into `new`, as fast as joints and `catch_up_speed` allow."""
         first, limits = new.sample(join_ns), self._gap_limits
         if self._space == "tcp":
-            turn = geometry.difference(first.quat, old.quat)
-            way = np.concatenate([first.point - old.point, turn])
-            change = np.concatenate([first.velocity - old.velocity, first.spin - old.spin])
-            limits = self._eased(limits, (way, change))
+            limits = self._eased(limits, old, first)
         try:
             return Blend(old, acceleration, new, join_ns, shortest_s, limits)
         except ControlError:
             return new  # the joints catch up with it in their own way
 
-    def _eased(self, limits: MotionLimits, ways: tuple[F64, F64]) -> MotionLimits:
-        """`limits` of the TCP, lowered so that motion along any of `ways` keeps the joints within theirs.
+    def _eased(self, limits: MotionLimits, old: Sample, first: Sample) -> MotionLimits:
+        """`limits` of the TCP, lowered so that motion from `old` to `first` keeps the joints within theirs.
 
         All of their acceleration may be used: a gap that closes slowly is an overshoot of what the policy asked for.
         """
         rates, joints = self._kinematics.inverse_jacobian(self._aim), self._tracker.limits
-        share = eased_share(rates, np.array(ways), limits.acceleration, joints.acceleration)
-        return dataclasses.replace(limits, acceleration=share * limits.acceleration)
+        share = eased_share(rates, *old, *first, limits.acceleration, joints.acceleration)
+        return MotionLimits(limits.velocity, share * limits.acceleration, limits.jerk)
 
     def _present_path(self, join_ns: int) -> Path:
         """What a new path takes over from: the present one, or where the joints are if they could not follow it."""
@@ -645,10 +641,10 @@ class Controller:
         path_ns = self._pace.path_ns(t_obs_ns)
         moving = self._present_path(path_ns).sample(path_ns)
         if self._space == "joint":
-            point, quat = state.joint_position_commanded, moving.quat
+            point, quat = state.joint_position_commanded.copy(), moving.quat
         else:
             pose = state.pose_base_tcp_commanded
-            point, quat = pose[:3], geometry.normalize(pose[3:])
+            point, quat = pose[:3].copy(), geometry.normalize(pose[3:])
         return Anchor(t_obs_ns, point, quat, moving.velocity, moving.spin)
 
     def _committed(self, anchor: Anchor, now_ns: int) -> tuple[F64 | None, int]:

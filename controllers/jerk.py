@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -35,33 +36,20 @@ class MotionLimits:
     jerk: F64
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Motion:
-    """Place, velocity and acceleration (D,) of a motion at one time."""
-
-    place: F64
-    velocity: F64
-    acceleration: F64
-
-
-def jerk_limited(start: Motion, end: Motion, limits: MotionLimits, shortest_s: float) -> ruckig.Trajectory:
+def jerk_limited(start: F64, end: F64, limits: MotionLimits, shortest_s: float) -> ruckig.Trajectory:
     """The motion from `start` to `end`, no shorter than `shortest_s`, in a straight line where that is possible.
 
-    A start that is faster than the limits brakes into them first. Raises ControlError with Ruckig's reason.
+    Both are place, velocity and acceleration (3, D). A start that is faster than the limits brakes into them first.
+    Raises ControlError with Ruckig's reason.
     """
-    size = len(start.place)
-    task, trajectory = ruckig.InputParameter(size), ruckig.Trajectory(size)
+    solver, task = _solver(start.shape[1])
+    trajectory = ruckig.Trajectory(start.shape[1])
     task.current_position, task.current_velocity, task.current_acceleration = _tidy(start)
     task.target_position, task.target_velocity, task.target_acceleration = _tidy(end)
-    task.max_velocity, task.max_acceleration, task.max_jerk = (
-        limits.velocity,
-        limits.acceleration,
-        limits.jerk,
-    )
-    task.synchronization = ruckig.Synchronization.Phase
-    task.minimum_duration = shortest_s
+    task.max_velocity, task.max_acceleration = limits.velocity, limits.acceleration
+    task.max_jerk, task.minimum_duration = limits.jerk, shortest_s
     try:
-        result = ruckig.Ruckig(size).calculate(task, trajectory)
+        result = solver.calculate(task, trajectory)
     except (
         ruckig.RuckigError,
         ValueError,
@@ -72,11 +60,17 @@ def jerk_limited(start: Motion, end: Motion, limits: MotionLimits, shortest_s: f
     return trajectory
 
 
-def _tidy(motion: Motion) -> list[list[float]]:
-    """Place, velocity and acceleration without rounding: Ruckig finds no profile for some numbers that are almost 0."""
-    values = np.array([motion.place, motion.velocity, motion.acceleration])
-    values[np.abs(values) < TINY] = 0.0
-    result: list[list[float]] = values.tolist()
+@functools.cache
+def _solver(size: int) -> tuple[ruckig.Ruckig, ruckig.InputParameter]:
+    """Ruckig for so many numbers, and its input, made once: a tick should not make them. For one thread."""
+    task = ruckig.InputParameter(size)
+    task.synchronization = ruckig.Synchronization.Phase
+    return ruckig.Ruckig(size), task
+
+
+def _tidy(motion: F64) -> list[list[float]]:
+    """(3, D) without rounding: Ruckig finds no profile for some numbers that are almost 0."""
+    result: list[list[float]] = np.where(np.abs(motion) < TINY, 0.0, motion).tolist()
     return result
 
 
@@ -130,8 +124,8 @@ class JerkLimitedPath:
         arrival[self._size :] = geometry.left_jacobian_inverse(turn, arrival[self._size :])
         arrival = np.clip(arrival, -limits.velocity, limits.velocity)
         way = np.concatenate([knots.points[knot + 1] - knots.points[knot], turn])
-        start = Motion(np.zeros_like(way), rates[knot], accelerations[knot])
-        end = Motion(way, arrival, accelerations[knot + 1])
+        start = np.array([np.zeros_like(way), rates[knot], accelerations[knot]])
+        end = np.array([way, arrival, accelerations[knot + 1]])
         shortest_s = max(knots.due_ns(knot + 1) - now_ns, 0) * NS
         try:
             trajectory = jerk_limited(start, end, limits, shortest_s)

@@ -74,19 +74,31 @@ def gap_between(
     new_quat: F64,
     new_velocity: F64,
     new_spin: F64,
+    change: F64,
+    acceleration: F64,
 ) -> tuple[F64, F64]:
-    """The gap (m + 3,) by which a motion is beside a new one, and its rate: what `beside` adds to the new one."""
+    """The gap by which a motion is beside a new one, which `beside` adds to that: its axes, and its motion along them.
+
+    change: (m + 3,) what the accelerations differ by. acceleration: (m + 3,) limits of the gap's. Returns axes (m + 3,
+    m + 3) and place, velocity and acceleration (3, m + 3).
+    """
     size = len(point)
     turn = turn_between(quat, new_quat)
     excess = spin - _rotated(_turned(turn, np.array([1.0, 0.0, 0.0, 0.0])), new_spin)
-    gap, rate = np.empty(size + 3), np.empty(size + 3)
-    gap[:size], gap[size:] = point - new_point, turn
-    rate[:size], rate[size:] = velocity - new_velocity, jacobian_inverse(turn, excess)
-    return gap, rate
+    rows = np.empty((3, size + 3))
+    rows[0, :size], rows[0, size:] = point - new_point, turn
+    rows[1, :size], rows[1, size:] = velocity - new_velocity, jacobian_inverse(turn, excess)
+    rows[2] = change
+    axes, along = _straight_axes(rows, size, acceleration), np.zeros_like(rows)
+    for k in range(3):
+        for axis in range(size + 3):
+            for i in range(size + 3):
+                along[k, axis] += axes[axis, i] * rows[k, i]
+    return axes, along
 
 
 @compiled
-def straight_axes(rows: F64, size: int, acceleration: F64) -> F64:
+def _straight_axes(rows: F64, size: int, acceleration: F64) -> F64:
     """Orthonormal axes (D, D), in rows, of a motion that begins with `rows` (3, D): place, velocity, acceleration.
 
     The first of each part, the `size` numbers of the point and the others, runs along its largest row, by a reflection
@@ -106,6 +118,22 @@ def straight_axes(rows: F64, size: int, acceleration: F64) -> F64:
             for j in range(end - begin):
                 axes[begin + i, begin + j] -= twice * mirror[i] * mirror[j]
     return axes
+
+
+@compiled
+def moved_on(point: F64, quat: F64, deltas: F64, turning: bool) -> tuple[F64, F64, F64]:
+    """Points (H + 1, m), turns (H, 3) and quats (H + 1, 4) from point (m,) and quat (4,) on by deltas (H, m + ..).
+
+    turning: whether the three numbers behind those of the point are rotation vectors; else there are no turns.
+    """
+    steps, size = deltas.shape[0], point.size
+    points, turns = np.empty((steps + 1, size)), np.zeros((steps, 3))
+    points[0] = point
+    for k in range(steps):
+        points[k + 1] = points[k] + deltas[k, :size]
+        if turning:
+            turns[k] = deltas[k, size : size + 3]
+    return points, turns, turned_on(quat, turns)
 
 
 @compiled

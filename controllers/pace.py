@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import numpy as np
+
+from reflexarc.controllers.kernels import turn_between
 from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
@@ -83,12 +86,27 @@ def kept_pace(rates: F64, velocity: F64, acceleration: F64, apart_s: float) -> f
 
 
 @compiled
-def eased_share(rates: F64, ways: F64, most: F64, acceleration: F64) -> float:
-    """How much of the TCP's acceleration, (6,) `most`, keeps the joints within theirs (n,) along each of `ways` (k, 6).
+def eased_share(
+    rates: F64,
+    point: F64,
+    quat: F64,
+    velocity: F64,
+    spin: F64,
+    new_point: F64,
+    new_quat: F64,
+    new_velocity: F64,
+    new_spin: F64,
+    most: F64,
+    acceleration: F64,
+) -> float:
+    """How much of the TCP's acceleration, (6,) `most`, keeps the joints within theirs (n,) from one sample to another.
 
-    rates: (n, 6) of the joints per m/s and rad/s of the TCP.
+    Along the way between the places, and along the change of velocity. rates: (n, 6) of the joints per m/s and rad/s of
+    the TCP.
     """
-    share = 1.0
+    share, ways = 1.0, np.empty((2, 6))
+    ways[0, :3], ways[0, 3:] = new_point - point, turn_between(new_quat, quat)
+    ways[1, :3], ways[1, 3:] = new_velocity - velocity, new_spin - spin
     for way in ways:
         largest = 0.0
         for axis in range(6):
