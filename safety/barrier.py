@@ -9,14 +9,12 @@ approach only at a share of what it asked for. The program proposes; `judge` dec
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import math
 
-import daqp
 import numpy as np
 
 from reflexarc.safety.clearance import SINGULAR, Clearances, Scratch, gradient
+from reflexarc.safety.judge import CLEARANCE
 from reflexarc.safety.limits import REPORT_FRACTION
 from reflexarc.safety.shapes import Capsules
 from reflexarc.safety.singularity import extreme_singular_values
@@ -24,13 +22,16 @@ from reflexarc.wire.chain import Chain, jacobian, place
 from reflexarc.wire.compiled import compiled
 from reflexarc.wire.messages import F64
 
-# daqp: a soft constraint is kept if it can be; else the one that is broken least is found.
-SOFT = 8
-SOLVED = (1, 2)
+# Of a broken row: a hundredth of what was missing is then still missing, which `OVER` makes up for.
+SOFT = 0.01
+# Of the ascent: rounds over all rows, steps for one, and the change of a multiplier that is none.
+SWEEPS, STEPS, CONVERGED = 15, 12, 1e-7
 # Clearances that one program heeds, those broken most first.
 MOST_ROWS = 8
 # m, rad: how much of a clearance a bent proposal leaves, so that linearising it does not make it fail again.
 LEAVE = 1e-6
+# What would be broken is corrected by so much more than to first order: most are then kept at the first attempt.
+OVER = 1.5
 
 
 @compiled
@@ -44,33 +45,37 @@ def slow_rows(
     slow: F64,
     singularity_slow: float,
     at: Scratch,
-) -> tuple[F64, F64, F64]:
-    """Rows normal·v ≥ least, (k, n) and (k,), where the arm is near something and `wanted` (n,) approaches it.
+    rows: F64,
+    told: F64,
+) -> tuple[int, int]:
+    """Write rows normal·v ≥ least, (k, n + 1), where the arm is near something and `wanted` (n,) approaches it.
 
     Only a share of that rate is left, none at the distance to keep. here, slow: (K,) clearances, and below which the
-    arm is near. Third: (j, 3) row of the table, rate and what is allowed of it, of what was slowed, for a report.
+    arm is near. told: (j, 4) is given CLEARANCE, row of the table, rate and what is allowed of it, of what was slowed.
+    Returns k and j.
     """
-    near = np.flatnonzero(here < slow)
-    normals, least, told = np.empty((near.size, wanted.size)), np.empty(near.size), np.empty((near.size, 3))
-    count = reports = 0
-    for row in near:
+    n, count, reports = wanted.size, 0, 0
+    for row in range(here.size):
+        if here[row] >= slow[row]:
+            continue
         share = here[row] / slow[row]
         if table.kind[row] == SINGULAR:
             share = _singular_share(chain, position, singularity_slow, table.keep[row], at)
             if share >= 1:
                 continue
-        normal = normals[count]
-        gradient(row, table, chain, capsules, position, at, normal)
+        gradient(row, table, chain, capsules, position, at, rows[count, :n])
         rate = 0.0
-        for i in range(wanted.size):
-            rate += normal[i] * wanted[i]
+        for i in range(n):
+            rate += rows[count, i] * wanted[i]
         if rate < 0:
-            least[count] = max(share, 0.0) * rate
-            if rate < least[count] - REPORT_FRACTION:
-                told[reports, 0], told[reports, 1], told[reports, 2] = row, rate, least[count]
+            allowed = max(share, 0.0) * rate
+            rows[count, n] = allowed
+            if rate < allowed - REPORT_FRACTION:
+                told[reports, 0], told[reports, 1], told[reports, 2] = CLEARANCE, row, rate
+                told[reports, 3] = allowed
                 reports += 1
             count += 1
-    return normals[:count], least[:count], told[:reports]
+    return count, reports
 
 
 @compiled
@@ -93,66 +98,83 @@ def barrier_rows(
     where: F64,
     at: Scratch,
     dt: float,
-) -> tuple[F64, F64]:
-    """Rows normal·v ≥ least, (k, n) and (k,), for what the stop after `proposal` (n,), just judged, would break.
+    rows: F64,
+) -> int:
+    """Write rows normal·v ≥ least, (k, n + 1), for what the stop after `proposal` (n,), just judged, would break.
 
-    position: (n,) now. worst (K,), where (K, n): as `judge` leaves them. dt: s.
+    position: (n,) now. worst (K,), where (K, n): as `judge` leaves them; worst is used up. dt: s. Returns k.
     """
     n, square = proposal.size, 0.0
     for i in range(n):
         square += proposal[i] * proposal[i]
-    order = np.argsort(worst)[:MOST_ROWS]
     count = 0
-    while count < order.size and worst[order[count]] < 0:
-        count += 1
-    normals, least = np.zeros((count, n)), np.empty(count)
-    for k in range(count):
-        row = order[k]
-        gradient(row, table, chain, capsules, where[row], at, normals[k])
+    while count < MOST_ROWS:
+        row = int(np.argmin(worst))
+        by, worst[row] = worst[row], 0.0
+        if by >= 0.0:
+            break
+        gradient(row, table, chain, capsules, where[row], at, rows[count, :n])
         along = carried = 0.0
         for i in range(n):
-            along += normals[k, i] * proposal[i]
+            along += rows[count, i] * proposal[i]
             carried += (where[row, i] - position[i]) * proposal[i]
         # How far the stop carries a velocity, seconds, by then.
         carried = max(carried / max(square, 1e-12), dt)
-        least[k] = along + (LEAVE - worst[row]) / carried
-    return normals, least
-
-
-def bend_away(proposal: F64, lower: F64, upper: F64, normals: F64, least: F64, otherwise: F64) -> F64:
-    """The velocity (n,) nearest to `proposal` within [lower, upper] that keeps all rows; `otherwise` if none is found.
-
-    Rows normal·v ≥ least, (k, n) and (k,), are scaled to unit normals and soft: where they cannot all be kept they are
-    broken as little as possible.
-    """
-    rows, above, below = program(lower, upper, normals, least)
-    identity, sense = _unchanging(proposal.size, least.size)
-    found, _, flag, _ = daqp.solve(identity, -proposal, rows, above, below, sense)
-    if flag not in SOLVED or not math.isfinite(found.sum()):
-        return otherwise
-    within: F64 = np.minimum(np.maximum(found, lower), upper)
-    return within
-
-
-@functools.cache
-def _unchanging(n: int, rows: int) -> tuple[F64, np.ndarray]:  # type: ignore[type-arg]
-    """The matrix of the objective, and the kind of each constraint: n bounds, then the rows, which are soft."""
-    sense = np.zeros(n + rows, dtype=ctypes.c_int)
-    sense[n:] = SOFT
-    return np.eye(n), sense
+        rows[count, n] = along + (LEAVE - OVER * by) / carried
+        count += 1
+    return count
 
 
 @compiled
-def program(lower: F64, upper: F64, normals: F64, least: F64) -> tuple[F64, F64, F64]:
-    """Rows with unit normals (k, n), and upper and lower bounds (n + k,) of the joints and then of the rows."""
-    n, count = lower.size, least.size
-    rows, above, below = np.empty((count, n)), np.full(n + count, 1e30), np.empty(n + count)
-    above[:n], below[:n] = upper, lower
+def bend_away(proposal: F64, lower: F64, upper: F64, rows: F64) -> F64:
+    """The velocity (n,) nearest to `proposal` within [lower, upper] (n,) that keeps rows normal·v ≥ least, (k, n + 1).
+
+    Rows are scaled to unit normals and soft, s at a cost of s²/2·SOFT: where they cannot all be kept they are broken as
+    little as possible. By ascent of the dual, one row's multiplier after another (C. Hildreth, "A quadratic programming
+    procedure", Naval Research Logistics Quarterly 1957), bounds by clipping; what has not converged is a proposal too.
+    """
+    count, n = rows.shape[0], proposal.size
+    weight, free, found = np.zeros(count), proposal.copy(), np.empty(n)
     for k in range(count):
         square = 0.0
         for i in range(n):
-            square += normals[k, i] * normals[k, i]
-        scale = max(math.sqrt(square), 1e-9)
-        rows[k] = normals[k] / scale
-        below[n + k] = least[k] / scale
-    return rows, above, below
+            square += rows[k, i] * rows[k, i]
+        rows[k] /= max(math.sqrt(square), 1e-9)
+    for _ in range(SWEEPS):
+        moved = 0.0
+        for k in range(count):
+            moved = max(moved, _ascend(k, rows, lower, upper, weight, free))
+        if moved <= CONVERGED:
+            break
+    for i in range(n):
+        found[i] = min(max(free[i], lower[i]), upper[i])
+    return found
+
+
+@compiled
+def _ascend(k: int, rows: F64, lower: F64, upper: F64, weight: F64, free: F64) -> float:
+    """Give row k the multiplier that keeps it, others staying as they are: Newton's steps, halved where they overshoot.
+
+    weight: (K,) multipliers; free: (n,) the minimum for them without bounds; both are changed. Returns by how much.
+    """
+    n, begun, least, most = free.size, weight[k], 0.0, math.inf
+    for _ in range(STEPS):
+        missing, slope = rows[k, n] - SOFT * weight[k], SOFT
+        for i in range(n):
+            if lower[i] < free[i] < upper[i]:
+                slope += rows[k, i] * rows[k, i]
+            missing -= rows[k, i] * min(max(free[i], lower[i]), upper[i])
+        if missing > 0.0:
+            least = weight[k]
+        else:
+            most = weight[k]
+        to = max(weight[k] + missing / slope, 0.0)
+        if to >= most or (to <= least and missing < 0.0 and least > 0.0):
+            to = 0.5 * (least + most)
+        by = to - weight[k]
+        if abs(by) <= CONVERGED:
+            break
+        weight[k] = to
+        for i in range(n):
+            free[i] += by * rows[k, i]
+    return float(abs(weight[k] - begun))

@@ -68,15 +68,13 @@ class MotionState(NamedTuple):
 class Verdict(NamedTuple):
     """rule: FINE or what failed first; which: joint, capsule or clearance; asked, allowed: in its unit.
 
-    stop: (m, n) velocities of the stop after the tick. tick: when it failed; position: (n,) where.
+    stop: (m, n) velocities of the stop after the tick.
     """
 
     rule: int
     which: int
     asked: float
     allowed: float
-    tick: int
-    position: F64
     stop: F64
 
 
@@ -116,7 +114,7 @@ def judge(
     first = proposal - now.velocity
     stop = stop_plan(proposal, first, rates.change, rates.step, at.jacobian, rates.tcp_change, rates.tcp_step)
     if stop.shape[0] > MOST_TICKS:
-        return Verdict(ACCELERATION, 0, 0.0, 0.0, 0, now.position.copy(), stop)
+        return Verdict(ACCELERATION, 0, 0.0, 0.0, stop)
     collect = worst.size > 0
     worst[:] = 0.0
     failed = -1
@@ -141,14 +139,12 @@ def judge(
             position[i] += following[i] * rates.dt
             bound = velocity_bound(rates, i, position[i], following[i] > 0)
             if abs(following[i]) > bound * (1 + SLACK) + SLACK:
-                return Verdict(VELOCITY, i, following[i], bound, tick, position, stop)
+                return Verdict(VELOCITY, i, following[i], bound, stop)
             if abs(delta) > rates.change[i] * (1 + SLACK):
-                return Verdict(
-                    ACCELERATION, i, delta / rates.dt, rates.change[i] / rates.dt, tick, position, stop
-                )
+                return Verdict(ACCELERATION, i, delta / rates.dt, rates.change[i] / rates.dt, stop)
             if abs(step) > rates.step[i] * (1 + SLACK):
                 dt2 = rates.dt * rates.dt
-                return Verdict(JERK, i, step / dt2, rates.step[i] / dt2, tick, position, stop)
+                return Verdict(JERK, i, step / dt2, rates.step[i] / dt2, stop)
             velocity[i], change[i] = following[i], delta
         place(chain, position, at.origin, at.turn)
         twist_step(before, before_turn, at.origin[n + 1], at.turn[n + 1], moved)
@@ -159,7 +155,7 @@ def judge(
             order = (rule - TCP_SPEED) // 2
             unit = rates.dt ** (order + 1)
             allowed = rates.tcp[(rule - TCP_SPEED) % 2, order]
-            return Verdict(rule, 0, asked / unit, allowed / unit, tick, position, stop)
+            return Verdict(rule, 0, asked / unit, allowed / unit, stop)
         for i in range(6):
             twist_change[i] = moved[i] - twist[i]
             twist[i] = moved[i]
@@ -169,7 +165,7 @@ def judge(
             part, square = _fastest(ends, at.ends)
             if square > rates.body * rates.body:
                 asked = math.sqrt(square) / rates.dt
-                return Verdict(BODY_SPEED, part, asked, rates.body / rates.dt, tick, position, stop)
+                return Verdict(BODY_SPEED, part, asked, rates.body / rates.dt, stop)
         if by > rates.body:
             ends[:] = at.ends
         if travel <= soonest:
@@ -182,15 +178,15 @@ def judge(
                 due[row] = travel + max(over, 0.0) * pace[row]
                 if over < 0.0:
                     if not collect:
-                        return Verdict(CLEARANCE, row, left, 0.0, tick, position, stop)
+                        return Verdict(CLEARANCE, row, left, 0.0, stop)
                     failed = row
                     if over < worst[row]:
                         worst[row] = over
                         where[row] = position
             soonest = min(soonest, due[row])
     if failed >= 0:
-        return Verdict(CLEARANCE, int(np.argmin(worst)), worst.min(), 0.0, 0, position, stop)
-    return Verdict(FINE, 0, 0.0, 0.0, 0, position, stop)
+        return Verdict(CLEARANCE, int(np.argmin(worst)), worst.min(), 0.0, stop)
+    return Verdict(FINE, 0, 0.0, 0.0, stop)
 
 
 @compiled
@@ -212,7 +208,7 @@ def shorten(
     """
     none, nowhere = np.empty(0), np.empty((0, proposal.size))
     best, low, high = proposal.copy(), 0.0, 1.0
-    verdict = Verdict(VELOCITY, 0, 0.0, 0.0, 0, now.position.copy(), np.empty((0, proposal.size)))
+    verdict = Verdict(VELOCITY, 0, 0.0, 0.0, np.empty((0, proposal.size)))
     for _ in range(halvings):
         middle = (low + high) / 2
         candidate = base + middle * (proposal - base)

@@ -12,38 +12,15 @@ import dataclasses
 
 import numpy as np
 
-from reflexarc.safety.barrier import bend_away
 from reflexarc.safety.block import Fixed, gather
-from reflexarc.safety.clearance import clearances, scratch
-from reflexarc.safety.judge import (
-    BODY_SPEED,
-    CLEARANCE,
-    FINE,
-    JERK,
-    TCP_ANGULAR_SPEED,
-    TCP_SPEED,
-    VELOCITY,
-    MotionState,
-    Verdict,
-)
+from reflexarc.safety.clearance import clearances
+from reflexarc.safety.judge import BODY_SPEED, CLEARANCE, FINE, JERK, MotionState
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import REPORT_FRACTION, Limits
-from reflexarc.safety.propose import (
-    examine,
-    let_through,
-    obstructions,
-    propose,
-    reachable,
-    shortened,
-    slow_down,
-)
+from reflexarc.safety.propose import ASKED, NOTES, PROPOSED, improve, let_through, propose
 from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import F64, Intervention
 
-# Halvings between the stop and a refused proposal. 2^-4 of the step in velocity is lost at worst.
-BISECTIONS = 4
-# Quadratic programs for one proposal: what the first one bends it into may be in the way of something else.
-ROUNDS = 2
 # Where a clearance is already negative by no more than this, the arm is not called outside: it is rounding.
 ROUNDING = 1e-9
 RULES = (
@@ -58,7 +35,6 @@ RULES = (
     "tcp_angular_jerk",
     "body_speed",
 )
-SPEEDS = (TCP_SPEED, TCP_ANGULAR_SPEED, BODY_SPEED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,17 +63,22 @@ class MotionLimiter:
 
     def __init__(self, kinematics: Kinematics, limits: Limits, surroundings: Surroundings) -> None:
         body = kinematics.body
-        fixed = Fixed(kinematics.chain, body.capsules, surroundings.table, limits.rates)
-        self._block, fixed = gather(fixed)
+        self._block, fixed, room = gather(
+            Fixed(
+                kinematics.chain,
+                body.capsules,
+                surroundings.table,
+                limits.rates,
+                surroundings.slow,
+                surroundings.singularity_slow,
+            )
+        )
         kinematics.chain, kinematics.body = fixed.chain, dataclasses.replace(body, capsules=fixed.capsules)
         self.limits = dataclasses.replace(limits, rates=fixed.rates, velocity=fixed.rates.velocity)
         self._kinematics = kinematics
-        self._around = dataclasses.replace(surroundings, table=fixed.table)
-        self._at = scratch(len(limits.names), len(body.names))
-        rows = len(surroundings.rules)
-        self._here = np.zeros(rows)
-        self._worst = np.zeros(rows)
-        self._where = np.zeros((rows, len(limits.names)))
+        self._around = dataclasses.replace(surroundings, table=fixed.table, slow=fixed.slow)
+        self._at, self._here = room.at, room.here
+        self._notes, self._refused = np.empty((NOTES + len(surroundings.rules), 4)), np.empty(4)
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -107,39 +88,33 @@ class MotionLimiter:
         self._kinematics.advance(state, np.zeros_like(middle), self.limits.dt)
         self._kinematics.view(middle)
         self.step(state, np.zeros((0, len(middle))), target, 1.0)
-        still = np.zeros_like(middle)
-        refused = self._examine(state, still)._replace(rule=CLEARANCE)
-        rows = np.zeros((1, len(middle))), np.zeros(1)
-        self._improve(state, still, still, refused, rows, [])
-        self._obstructions(state, still, *rows)
-        slow_down(self._block, state, still, VELOCITY, 0, 1.0, 1.0, self._at)
-        self._shorten(state, np.zeros((0, len(middle))), still)
+        velocities = np.zeros((3, len(middle)))
+        improve(*self._block, *state, velocities[0], velocities, 0, FINE, 0, 0.0, 0.0, self._refused)
 
     def step(self, state: MotionState, stop: F64, target: Target, scale: float) -> Step:
         """The next tick towards `target`. stop: (m, n) as stored by the last step. scale: 1, or less to go slower."""
-        found: list[Intervention] = []
-        asked, wanted, proposal, notes, normals, least, told, verdict = propose(
-            self._block,
-            state,
-            target.position,
-            target.velocity,
-            scale,
-            self._around.slow,
-            self._around.singularity_slow,
-            self._at,
-            self._here,
-            self._worst,
-            self._where,
+        velocities = np.empty((3, len(state.position)))
+        rows, told, rule, which, asked, allowed, after = propose(
+            *self._block, *state, target.position, target.velocity, scale, velocities, self._notes
         )
-        self._report(notes, found)
-        for row, rate, allowed in told.tolist():
-            found.append(self._intervention(int(row), rate, allowed))
-        if least.size or verdict.rule != FINE:
-            proposal, verdict = self._improve(state, wanted, proposal, verdict, (normals, least), found)
-        if verdict.rule != FINE:
-            proposal, verdict = self._shorten(state, stop, proposal)
-        velocity, after = (proposal, verdict.stop) if verdict.rule == FINE else halt(state.velocity, stop)
-        return Step(velocity, after, found, let_through(asked, velocity, self.limits.velocity))
+        found = self._limited(told)
+        if rows or rule != FINE:
+            base, _ = halt(state.velocity, stop)
+            rule, after = improve(
+                *self._block,
+                *state,
+                base,
+                velocities,
+                rows,
+                rule,
+                which,
+                asked,
+                allowed,
+                self._refused,
+            )
+            self._note(self._refused, found)
+        velocity, after = (velocities[PROPOSED], after) if rule == FINE else halt(state.velocity, stop)
+        return Step(velocity, after, found, let_through(velocities[ASKED], velocity, self.limits.velocity))
 
     def outside(self, position: F64) -> str:
         """Which limit of place joint position (n,) is outside of, in words; empty if none."""
@@ -150,67 +125,25 @@ class MotionLimiter:
             return ""
         return f"{around.rules[row]} {around.fields[row]}: outside by {-self._here[row]:.4f}"
 
-    def _improve(
-        self,
-        state: MotionState,
-        wanted: F64,
-        proposal: F64,
-        verdict: Verdict,
-        rows: tuple[F64, F64],
-        found: list[Intervention],
-    ) -> tuple[F64, Verdict]:
-        """Slower where the proposal is too fast, bent where it runs into something; judged, perhaps still refused.
-
-        rows: normals (k, n) and least (k,) that the velocity is to keep whatever the verdict says.
-        """
-        lower, upper = reachable(self._block, state)
-        normals, least = rows
-        candidate = proposal
-        if least.size:
-            candidate = bend_away(proposal, lower, upper, normals, least, candidate)
-            verdict = self._examine(state, candidate)
-        refused = verdict
-        for _ in range(ROUNDS):
-            if verdict.rule == CLEARANCE:
-                normals, least = self._obstructions(state, candidate, normals, least)
-            elif verdict.rule in SPEEDS or verdict.rule == VELOCITY:
-                numbers = verdict.rule, verdict.which, verdict.asked, verdict.allowed
-                wanted, proposal = slow_down(self._block, state, wanted, *numbers, self._at)
-            else:
-                break
-            candidate = (
-                bend_away(proposal, lower, upper, normals, least, candidate) if least.size else proposal
-            )
-            verdict = self._examine(state, candidate)
-        if refused.rule != FINE:
-            self._note(refused, found)
-        return candidate, verdict
-
-    def _examine(self, state: MotionState, candidate: F64) -> Verdict:
-        """The verdict, and in `_worst` and `_where` every clearance that is broken."""
-        return examine(self._block, state, candidate, self._at, self._here, self._worst, self._where)
-
-    def _obstructions(self, state: MotionState, candidate: F64, normals: F64, least: F64) -> tuple[F64, F64]:
-        return obstructions(self._block, state, candidate, self._at, self._worst, self._where, normals, least)
-
-    def _shorten(self, state: MotionState, stop: F64, proposal: F64) -> tuple[F64, Verdict]:
-        """As much of the way from the stop to a refused proposal as is accepted."""
-        base, _ = halt(state.velocity, stop)
-        return shortened(self._block, state, base, proposal, self._at, self._here, BISECTIONS)
-
-    def _report(self, notes: F64, found: list[Intervention]) -> None:
-        for rule, index, asked, allowed in notes.tolist():
-            if rule != FINE and abs(asked) > abs(allowed) * (1 + REPORT_FRACTION):
+    def _limited(self, told: int) -> list[Intervention]:
+        """What the first so many notes say."""
+        found: list[Intervention] = []
+        for rule, index, asked, allowed in self._notes[:told].tolist():
+            if rule == CLEARANCE:
+                found.append(self._intervention(int(index), asked, allowed))
+            elif rule != FINE and abs(asked) > abs(allowed) * (1 + REPORT_FRACTION):
                 field = self._field(int(rule), int(index))
                 found.append(_intervention(RULES[int(rule)], field, asked, allowed))
+        return found
 
-    def _note(self, verdict: Verdict, found: list[Intervention]) -> None:
-        if verdict.rule == CLEARANCE:
-            if verdict.asked < -(REPORT_FRACTION**2):
-                found.append(self._intervention(verdict.which, verdict.asked, 0.0))
-            return
-        field = self._field(verdict.rule, verdict.which)
-        found.append(_intervention(RULES[verdict.rule], field, verdict.asked, verdict.allowed))
+    def _note(self, refused: F64, found: list[Intervention]) -> None:
+        rule, which, asked, allowed = refused.tolist()
+        if rule == CLEARANCE:
+            if asked < -(REPORT_FRACTION**2):
+                found.append(self._intervention(int(which), asked, 0.0))
+        elif rule != FINE:
+            field = self._field(int(rule), int(which))
+            found.append(_intervention(RULES[int(rule)], field, asked, allowed))
 
     def _field(self, rule: int, index: int) -> str:
         if rule <= JERK:

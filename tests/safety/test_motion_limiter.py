@@ -3,6 +3,7 @@ slowly and left freely, on every arm that ships."""
 
 from __future__ import annotations
 
+import daqp
 import numpy as np
 import pytest
 
@@ -12,8 +13,7 @@ from reflexarc.configs.errors import ReflexarcError, SafetyError
 from reflexarc.configs.load import load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import HeldTool, NamedBox, SafetyConfig
-from reflexarc.safety import SafetyFilter
-from reflexarc.safety.barrier import bend_away
+from reflexarc.safety import SafetyFilter, barrier
 from reflexarc.safety.judge import velocity_bound
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
@@ -155,17 +155,37 @@ def test_slow_comes_before_stop(override: str) -> None:
         load_safety("panda", [override])
 
 
-def test_the_program_takes_the_nearest_velocity_that_keeps_its_rows() -> None:
-    proposal, bound = np.array([1.0, 0.5]), np.array([2.0, 2.0])
-    wall, least = np.array([[-2.0, 0.0]]), np.array([-0.6])  # v0 ≤ 0.3
-    found = bend_away(proposal, -bound, bound, wall, least, proposal)
-    assert found == pytest.approx([0.3, 0.5], abs=1e-6)
-    both, above = (
-        np.vstack([wall, [1.0, 0.0]]),
-        np.append(least, 5.0),
-    )  # v0 ≥ 5 as well: as little broken as can be
-    found = bend_away(proposal, -bound, bound, both, above, proposal)
-    assert (np.abs(found) <= bound).all()
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_one_row_is_kept_as_daqp_would_and_several_at_no_more_than_twice_the_cost(count: int) -> None:
+    """The same bounds and soft rows in daqp, with a variable for what each row is broken by; most cannot be kept."""
+    rng = np.random.default_rng(count)
+    soft, n = barrier.SOFT, 7
+    for _ in range(50):
+        lower = rng.normal(0, 0.5, n)
+        upper = lower + rng.uniform(0.01, 0.06, n)
+        proposal = rng.uniform(lower, upper)
+        normals = rng.normal(0, 1, (count, n))
+        normals /= np.linalg.norm(normals, axis=1)[:, None]
+        least = normals @ proposal + rng.uniform(-0.01, 0.03, count)
+        found = barrier.bend_away(proposal, lower, upper, np.hstack([normals, least[:, None]]))
+        rows = np.hstack([normals, np.eye(count)])
+        weights = np.diag(np.concatenate([np.ones(n), np.full(count, 1 / soft)]))
+        above = np.concatenate([upper, np.full(2 * count, 1e30)])
+        below = np.concatenate([lower, np.zeros(count), least])
+        sense = np.zeros(n + 2 * count, dtype=np.int32)
+        best, _, flag, _ = daqp.solve(
+            weights, np.concatenate([-proposal, np.zeros(count)]), rows, above, below, sense
+        )
+        assert flag == 1
+        assert (lower <= found).all()
+        assert (found <= upper).all()
+        if count == 1:
+            np.testing.assert_allclose(found, best[:n], atol=1e-6)
+        costs = []
+        for velocity in (found, best[:n]):
+            broken = np.maximum(least - normals @ velocity, 0.0)
+            costs.append(float(((velocity - proposal) ** 2).sum() + (broken**2).sum() / soft))
+        assert costs[0] <= 2 * costs[1] + 1e-9
 
 
 def push(bench: FilterBench, twist: F64, ticks: int) -> F64:
