@@ -19,7 +19,7 @@ from reflexarc import __version__
 from reflexarc.configs.load import config_hash
 from reflexarc.configs.safety import SafetyConfig
 
-_PACKAGES = ("mujoco", "numpy", "mink", "daqp", "ruckig", "torch", "transformers")
+_PACKAGES = ("mujoco", "numpy", "numba", "daqp", "ruckig", "torch", "transformers")
 
 
 @cache
