@@ -442,8 +442,9 @@ class Controller:
     def _foreseen_pace(self, path_ns: int) -> float:
         """The pace at which the joints can follow what the path does next, which leaves every place as it is."""
         first = path_ns // LOOK_NS
-        if self._looked_at is not self._path:
-            self._looked_at, self._looks, self._foreseen = self._path, {}, (-1, 1.0)
+        if self._looked_at is not self._path:  # a tick that takes up a new path does not look along it as well
+            self._looked_at, self._looks, self._foreseen = self._path, {}, (-1, self._foreseen[1])
+            return self._foreseen[1]
         if self._foreseen[0] == first and first + LOOKS in self._looks:
             return self._foreseen[1]
         self._look(first)
