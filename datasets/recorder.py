@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -160,29 +161,31 @@ class _RecorderProcess:
     def _write_loop(self) -> None:
         """The writing thread: ends when it is told to and nothing is left."""
         told_ns = 0
+        untold: Counter[str] = Counter()
         while True:
             item = self._backlog.get(_IDLE_S)
-            if monotonic_ns() - told_ns > _TELL_DROPS_NS:
+            drops = self._backlog.take_drops()
+            self._recorder.count_drops(drops)
+            untold.update(drops)
+            if item is None:
+                is_over = self._backlog.stalled or self._ending.is_set()
+            else:
+                is_over = isinstance(item[1], EpisodeStop)
+            if untold and (is_over or monotonic_ns() - told_ns > _TELL_DROPS_NS):
                 told_ns = monotonic_ns()
-                self._count_drops()
+                self._tell_drops(untold)
+                untold.clear()
             if item is not None:
-                if isinstance(item[1], EpisodeStop):
-                    self._count_drops()  # they belong into its outcome
                 self._recorder.handle(*item)
             elif self._backlog.stalled:
-                self._count_drops()
                 self._recorder.stop(self._hangs())
                 self._backlog.resume()
             elif self._ending.is_set():
-                self._count_drops()
                 self._recorder.stop("the recorder was stopped during the episode")
                 return
             else:
                 self._recorder.sync_if_due()
 
-    def _count_drops(self) -> None:
-        drops = self._backlog.take_drops()
-        if drops:
-            self._recorder.count_drops(drops)
-            text = ", ".join(f"{topic} {count}" for topic, count in sorted(drops.items()))
-            self._notices.put(("recorder_drop", f"the disk is too slow; dropped: {text}", {**drops}))
+    def _tell_drops(self, drops: Counter[str]) -> None:
+        text = ", ".join(f"{topic} {count}" for topic, count in sorted(drops.items()))
+        self._notices.put(("recorder_drop", f"the disk is too slow; dropped: {text}", {**drops}))

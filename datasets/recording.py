@@ -58,7 +58,7 @@ class Backlog:
     def __init__(
         self, messages: int = BACKLOG_MESSAGES, images: int = BACKLOG_IMAGES, size: int | None = None
     ) -> None:
-        self._items: deque[tuple[Item, int]] = deque()
+        self._items: deque[tuple[Item, int, Counter[str]]] = deque()
         self._ready = threading.Condition()
         self._limits = messages, images
         self._images = 0
@@ -66,6 +66,7 @@ class Backlog:
         self._size = 0
         self._stalled = False
         self._drops: Counter[str] = Counter()
+        self._drops_before: Counter[str] = Counter()
 
     @property
     def stalled(self) -> bool:
@@ -85,7 +86,8 @@ class Backlog:
                 return False
             self._images += is_image
             self._size += size
-            self._items.append(((topic, message, received_ns), size))
+            self._items.append(((topic, message, received_ns), size, self._drops))
+            self._drops = Counter()
             self._ready.notify()
         return True
 
@@ -101,15 +103,21 @@ class Backlog:
                 self._ready.wait(timeout_s)
             if not self._items:
                 return None
-            item, size = self._items.popleft()
+            item, size, drops = self._items.popleft()
+            self._drops_before += drops
             self._images -= item[0].startswith(CAMERA_PREFIX)
             self._size -= size
             return item
 
     def take_drops(self) -> dict[str, int]:
-        """Messages dropped by topic since this was last asked."""
+        """Messages dropped, by topic, before what was taken last, since this was last asked.
+
+        So they are counted to the episode they belong to, however long its end waits here.
+        """
         with self._ready:
-            drops, self._drops = dict(self._drops), Counter()
+            if not self._items:
+                self._drops_before, self._drops = self._drops_before + self._drops, Counter()
+            drops, self._drops_before = dict(self._drops_before), Counter()
             return drops
 
     def __len__(self) -> int:

@@ -210,9 +210,9 @@ def test_a_full_backlog_drops_images_first_and_commands_never() -> None:
     for topic in essential:
         for _ in range(50):
             assert backlog.put(topic, messages[topic], 0)
+    kept = [item[0] for item in iter(lambda: backlog.get(0.0), None)]
     assert backlog.take_drops() == {"/camera/front": 5, "/state": 15}
     assert backlog.take_drops() == {}
-    kept = [item[0] for item in iter(lambda: backlog.get(0.0), None)]
     assert len(backlog) == 0
     assert kept[:20] == ["/camera/front"] * 5 + ["/state"] * 15
     assert {topic: kept.count(topic) for topic in essential} == dict.fromkeys(essential, 50)
@@ -242,6 +242,23 @@ def test_pictures_and_states_do_not_count_against_the_bound_in_bytes() -> None:
     assert all(backlog.put("/camera/front", picture(number), number) for number in range(50))
     assert backlog.put("/setpoint", messages["/setpoint"], 0)
     assert not backlog.stalled
+
+
+def test_drops_belong_to_the_episode_in_which_they_happened() -> None:
+    backlog = Backlog(images=1)
+    for name in ("one", "two"):
+        backlog.put("/episode", start(name), 0)
+        for number in range(3 if name == "one" else 6):
+            backlog.put("/camera/front", picture(number), 0)
+        backlog.put("/episode", stop(name), 0)
+    counted: dict[str, dict[str, int]] = {}
+    while (item := backlog.get(0.0)) is not None:
+        drops = backlog.take_drops()
+        if drops:
+            assert isinstance(item[1], EpisodeStop)
+            counted[item[1].episode] = drops
+    # The picture of the first is still there when those of the second come.
+    assert counted == {"one": {"/camera/front": 2}, "two": {"/camera/front": 6}}
 
 
 def test_a_backlog_hands_over_between_threads_in_order() -> None:
