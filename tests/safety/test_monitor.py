@@ -253,8 +253,12 @@ def test_a_silent_host_is_dead_one_that_was_never_heard_is_not(
     assert "silent for 251 ms (limit 250 ms)" in monitor.see(BLANK, reading, host, 251 * MS)[1]
 
 
-@pytest.mark.parametrize("task", ["stack", "button"])
-def test_an_expert_at_work_is_no_alarm(task: str, robot: RobotConfig, safety: SafetyConfig) -> None:
+@pytest.mark.parametrize(
+    ("task", "mode"), [("stack", "position"), ("button", "position"), ("push", "cartesian_impedance")]
+)
+def test_an_expert_at_work_is_no_alarm(task: str, mode: str, safety: SafetyConfig) -> None:
+    """Nor with a soft servo, whose joints are several hundredths of a radian off."""
+    robot = load_robot("panda", [f"servo.mode={mode}"])
     monitor, verdicts = Monitor(robot, safety), []
     sight = BLANK
 
@@ -278,5 +282,5 @@ def test_an_expert_at_work_is_no_alarm(task: str, robot: RobotConfig, safety: Sa
         world, robot, safety, controller, open_policy("expert", world), subscribers=[watch]
     )
     session.run(10_000_000, time_limit_s=4.0)
-    assert len(verdicts) > 300
+    assert len(verdicts) > 200
     assert set(verdicts) == {""}
