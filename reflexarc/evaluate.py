@@ -228,6 +228,7 @@ def report(
     latency: str,
     setup: Setup,
     seen: bool = False,
+    placement: Placement | None = None,
 ) -> dict[str, Any]:
     """Everything about an evaluation, as JSON."""
     return {
@@ -237,6 +238,7 @@ def report(
         "clock": "virtual",
         "wording": wording,
         "latency": latency,
+        "placement": (placement or Placement()).model_dump(),
         "versions": versions(),
         "git_revision": git_revision(),
         "configs": {

@@ -76,7 +76,14 @@ def evaluate(
         placement=placement,
     )
     figures = evaluation.report(
-        results, policy=policy, seed=seed, wording=wording, latency=latency, setup=setup, seen=seen
+        results,
+        policy=policy,
+        seed=seed,
+        wording=wording,
+        latency=latency,
+        setup=setup,
+        seen=seen,
+        placement=placement,
     )
     evaluation.print_table(console, figures["tasks"], f"{policy} on {suite}, instruction: {wording}")
     write_json(json, figures)
