@@ -21,6 +21,7 @@ from reflexarc.configs.planner import SubtaskRule
 from reflexarc.configs.policy import PolicyConfig
 from reflexarc.vla.checkpoint import build_model, load_checkpoint, load_policy, save_checkpoint
 from reflexarc.vla.planners import RulePlanner, TwoLevelPolicy
+from reflexarc.vla.planners.two_level import _Session
 from reflexarc.vla.planners.vlm import VlmPlanner
 from reflexarc.vla.preprocess import to_inputs
 from reflexarc.vla.runtime import VlaPolicy
@@ -141,6 +142,18 @@ def test_robots_whose_time_it_is_are_planned_for_in_one_pass() -> None:
     assert planner.sizes == [1, 3]  # the plan of c is not old, that of b is asked for once
     assert fast.told == ["stop 1", "go 2", "go 3", "stop 1", "go 3"]
     assert [type(each) for each in answers] == [ActionChunk] * 3 + [PolicyError, ActionChunk]
+
+
+def test_robots_wait_for_a_planner_that_hangs_once_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    planner, hear, patience = Together(), _Session.hear, list[float]()
+    monkeypatch.setattr(_Session, "hear", lambda self, s: patience.append(s) or hear(self, s))
+    planner.gate.clear()
+    policy = TwoLevelPolicy(planner, Told(), background=True, max_age_s=0.1)
+    refused = policy.act_batch([at(0.0, session=str(index)) for index in range(4)])
+    planner.gate.set()
+    assert all("the planner said nothing for 0.1 s" in str(each) for each in refused)
+    assert 0.0 < patience[0] <= 0.1
+    assert patience[1:] == [0.0] * 3
 
 
 def test_robots_that_ask_while_the_planner_thinks_are_planned_for_together_next() -> None:

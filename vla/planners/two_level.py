@@ -10,6 +10,7 @@ at the same time, or while the planner is thinking about others, are planned for
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -139,10 +140,15 @@ class TwoLevelPolicy:
             self._think()
         elif self._asked:
             self._pool.submit(self._think)
+        deadline = (
+            time.monotonic() + self._max_age_s
+        )  # of all together: nobody waits for several robots' plans
         found: list[Plan | ReflexarcError] = []
         for index, (observation, known) in enumerate(zip(observations, sessions, strict=True)):
             try:
-                found.append(failed[index] if index in failed else self._heard(known, observation.t_obs_ns))
+                found.append(
+                    failed[index] if index in failed else self._heard(known, observation.t_obs_ns, deadline)
+                )
             except ReflexarcError as error:
                 found.append(error)
         return found
@@ -153,11 +159,11 @@ class TwoLevelPolicy:
             known = self._sessions[observation.session] = _Session(observation.instruction)
         return known
 
-    def _heard(self, known: _Session, now: int) -> Plan:
+    def _heard(self, known: _Session, now: int, deadline: float) -> Plan:
         """What was said last, which may have to be waited for. Raises as `latest`."""
         if known.pending is not None and (self._pool is None or known.latest is None):
             try:
-                known.hear(self._max_age_s)
+                known.hear(max(0.0, deadline - time.monotonic()))
             except TimeoutError as error:
                 raise PolicyError(
                     f"the planner said nothing for {self._max_age_s:g} s (max_age_s)"
