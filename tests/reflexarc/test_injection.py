@@ -24,6 +24,13 @@ def test_a_fault_ends_at_rest_and_says_why(name: str, tmp_path: Path) -> None:
         assert result.detected_ms is not None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["fr3", "ur5e"])
+@pytest.mark.parametrize("name", ["host SIGKILL", "it fails beside a keep-out", "encoders frozen"])
+def test_other_arms_end_as_they_should(name: str, robot: str, tmp_path: Path) -> None:
+    assert judge(run_fault(name, tmp_path, PATIENT, robot=robot)) == ""
+
+
 def test_a_wrong_end_is_told() -> None:
     good = Result("host SIGKILL", 100.0, "arm", "gone", braked=True, travelled_mm=5.0, moving=False)
     assert judge(good) == ""

@@ -43,6 +43,17 @@ def test_nothing_is_entered_and_nothing_is_pressed(
     assert expected.get(kind, "wrist_force") in rules
 
 
+@pytest.mark.parametrize("name", ["fr3", "ur5e"])
+def test_the_other_arms_are_attacked_as_well(name: str) -> None:
+    limits = load_safety(name)
+    for kind in ("table", "body"):
+        found = attack(Arena(kind, load_robot(name), limits), 1)
+        assert found.penetration <= TOLERANCE_M
+        assert max(found.sustained, found.sustained_links) <= limits.force_ceiling
+        assert found.excess <= 1.2
+        assert found.rules
+
+
 def test_an_episode_is_the_same_again(robot: RobotConfig, safety: SafetyConfig) -> None:
     arena = Arena("body", robot, safety)
     assert attack(arena, 3, 1.0) == attack(arena, 3, 1.0)
