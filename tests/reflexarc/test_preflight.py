@@ -262,7 +262,7 @@ def test_the_command_prints_writes_and_says_by_its_exit_code(
             "--episodes",
             episodes,
             "--instants",
-            "16",
+            "8",
             "--json",
             str(figures),
         ]
