@@ -115,6 +115,11 @@ def mink_alone(joints: list[F64], clock: Clock) -> list[float]:
     return work
 
 
+def least(runs: list[list[float]]) -> list[float]:
+    """Of the same ticks in each of the runs."""
+    return [min(each) for each in zip(*runs, strict=True)]
+
+
 def summary(work: list[float]) -> dict[str, float]:
     """Of times in µs."""
     p50, p99 = np.percentile(work, [50, 99])
@@ -125,18 +130,22 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--episodes", type=int, default=3, help="of each task")
+    parser.add_argument("--repeats", type=int, default=1, help="the same again, of each tick the least")
     parser.add_argument("--cpu-time", action="store_true", help="the thread's own time, on a busy machine")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     clock = time.thread_time_ns if given.cpu_time else time.perf_counter_ns
     gc.disable()
-    timed = episodes(given.episodes, clock)
+    runs = [episodes(given.episodes, clock) for _ in range(given.repeats)]
+    joints = runs[0].joints
     found = {
-        "controller tick": summary(timed.work_us),
-        "mink alone, one step": summary(mink_alone(timed.joints, clock)),
+        "controller tick": summary(least([run.work_us for run in runs])),
+        "mink alone, one step": summary(least([mink_alone(joints, clock) for _ in runs])),
     }
+    of = "CPU time" if given.cpu_time else "time"
+    of += f", least of {given.repeats}" if given.repeats > 1 else ""
     ratio = found["controller tick"]["p50_us"] / found["mink alone, one step"]["p50_us"]
-    table = Table(title=f"One tick of the controller, {'CPU time' if given.cpu_time else 'time'}")
+    table = Table(title=f"One tick of the controller, {of}")
     for column in ("", "ticks", "p50", "p99", "max"):
         table.add_column(column, justify="right" if column else "left")
     for name, row in found.items():
