@@ -31,8 +31,8 @@ from reflexarc.wire.messages import F64
 BELOW = 0.98
 # Quadratic programs for one proposal: what the first one bends it into may be in the way of something else.
 ROUNDS = 2
-# Halvings between the stop and a refused proposal. 2^-4 of the step in velocity is lost at worst.
-BISECTIONS = 4
+# Halvings between the stop and a refused proposal. 2^-2 of the step in velocity is lost at worst.
+BISECTIONS = 2
 # Of the rows that tell what was limited, those of `wish` and `project`; those of `slow_rows` follow.
 NOTES = 3
 # Rows of the three velocities of a tick.
