@@ -50,7 +50,8 @@ from reflexarc.wire.messages import (
 from reflexarc.wire.roles import Keys, find_key
 from reflexarc.wire.sockets import Push, Requester, Subscriber
 
-READY_S = 60.0
+READY_S = 180.0
+"""The first time ever the loops compile their kernels, which takes more than a minute on a busy machine."""
 REST_RAD_S = 0.01
 """A joint slower than this stands."""
 AMPLITUDE_RAD, PERIOD_S = 0.15, 3.0
