@@ -40,7 +40,8 @@ class Blend:
         first = new.sample(start_ns)
         change = acceleration - acceleration_after(new, first, start_ns)
         # What is left of an acceleration must go faster than the new path's own, or the sum of both turns back.
-        faster = max(1.0, float((np.abs(change) / (limits.jerk * EASE_S)).max()))
+        pairs = zip(change.tolist(), limits.jerk.tolist(), strict=True)
+        faster = max(1.0, *(abs(each) / (jerk * EASE_S) for each, jerk in pairs))
         limits = MotionLimits(limits.velocity, limits.acceleration, faster * limits.jerk)
         # Ruckig treats each axis for itself, and would bend a straight line by what rounding left of the other two.
         self._axes, start = gap_between(*old, *first, change, limits.acceleration)

@@ -442,7 +442,9 @@ class Controller:
     def _foreseen_pace(self, path_ns: int) -> float:
         """The pace at which the joints can follow what the path does next, which leaves every place as it is."""
         first = path_ns // LOOK_NS
-        if self._looked_at is not self._path:  # a tick that takes up a new path does not look along it as well
+        if (
+            self._looked_at is not self._path
+        ):  # a tick that takes up a new path does not look along it as well
             self._looked_at, self._looks, self._foreseen = self._path, {}, (-1, self._foreseen[1])
             return self._foreseen[1]
         if self._foreseen[0] == first and first + LOOKS in self._looks:
@@ -549,9 +551,9 @@ class Controller:
         state = self._states[-1]
         if len(self._sent) < SENT_KEPT or state.t_state_ns < self._sent[0][0]:
             return
-        away = (np.abs(state.joint_position_commanded - joints).max() for _, joints in reversed(self._sent))
-        if any(distance <= ASTRAY_RAD for distance in away):
-            return
+        for _, joints in reversed(self._sent):
+            if np.abs(state.joint_position_commanded - joints).max() <= ASTRAY_RAD:
+                return
         distance = min(np.abs(state.joint_position_commanded - joints).max() for _, joints in self._sent)
         assert self._path is not None
         if state.safety != "hold":  # that it does not follow then is told by the host itself

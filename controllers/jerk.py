@@ -70,8 +70,7 @@ def _solver(size: int) -> tuple[ruckig.Ruckig, ruckig.InputParameter]:
 
 def _tidy(motion: F64) -> list[list[float]]:
     """(3, D) without rounding: Ruckig finds no profile for some numbers that are almost 0."""
-    result: list[list[float]] = np.where(np.abs(motion) < TINY, 0.0, motion).tolist()
-    return result
+    return [[0.0 if abs(value) < TINY else value for value in row] for row in motion.tolist()]
 
 
 class JerkLimitedPath:
