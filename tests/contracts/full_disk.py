@@ -1,4 +1,4 @@
-"""A recorder whose disk is full after some bytes, as a process's target."""
+"""A recorder whose disk is full once it holds some of an episode, as a process's target."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from reflexarc.datasets.recorder import run_recorder
+from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.wire.endpoints import Endpoints
-
-ROOM = 60_000
 
 
 def record_on_a_full_disk(folder: Path, endpoints: Endpoints, **options: Any) -> None:
-    """`run_recorder`; a file may not grow beyond ROOM bytes, which to a writer is the same as a full disk."""
+    """`run_recorder`; no file may grow beyond what a log has at its first sync, which to a writer is a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
+    sync = EpisodeWriter.sync
+
+    def sync_and_fill(self: EpisodeWriter) -> None:
+        sync(self)
+        room = self.path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    EpisodeWriter.sync = sync_and_fill  # type: ignore[method-assign]
     run_recorder(folder, endpoints, **options)
