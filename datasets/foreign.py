@@ -14,7 +14,6 @@ What a data set does not hold (efforts, wrenches, safety, physics) is zero or mi
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -26,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflexarc.configs.errors import LogError, unknown
-from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.wire.geometry import apply_delta, exp, multiply, normalize
 from reflexarc.wire.images import encode_image
@@ -281,6 +279,12 @@ def _understand(rows: Rows, meaning: Meaning, arm: Arm | None, where: str) -> _E
     rates = state.get("joint_velocity", np.zeros_like(joints))
     if rates.shape != joints.shape:
         raise LogError(f"{where}: {rates.shape[1]} joint velocities for {joints.shape[1]} joints")
+    targets = action.get("joint_position", joints)
+    if targets.shape != joints.shape:
+        raise LogError(
+            f"{where}: {targets.shape[1]} joint targets for {joints.shape[1]} joints; tell joint_position of the "
+            "state and of the action alike"
+        )
     pose = _poses(state, arm, where)
     gripper = _opening(state, meaning.state_gripper, "--state-gripper", where)
     asked = _opening(action, meaning.action_gripper, "--action-gripper", where)
@@ -291,7 +295,7 @@ def _understand(rows: Rows, meaning: Meaning, arm: Arm | None, where: str) -> _E
     return _Episode(
         joints=joints,
         rates=rates,
-        joints_commanded=np.concatenate([joints[:1], action.get("joint_position", joints)]),
+        joints_commanded=np.concatenate([joints[:1], targets]),
         pose=pose,
         pose_commanded=commanded,
         gripper=told,
@@ -379,11 +383,11 @@ def _write(
     arm: Arm | None,
     path: Path,
 ) -> Path:
-    """One episode as a log, unless it is there whole."""
-    with contextlib.suppress(LogError):
-        if not EpisodeReader(path).is_cut:
-            return path
-    path.unlink(missing_ok=True)
+    """One episode as a log, unless it is there; only one that is whole, and on disk, gets the name."""
+    if path.exists():
+        return path
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
     rows = dataset.rows(index)
     where = f"{dataset.path}: {rows.name}"
     episode = _understand(rows, meaning, arm, where)
@@ -412,7 +416,8 @@ def _write(
         session="",
         metadata=json.dumps(metadata),
     )
-    with EpisodeWriter(path, metadata, fsync=False) as writer:
+    writer = EpisodeWriter(part, metadata, fsync=False)
+    try:
         writer.write("/episode", start)
         writer.write("/event", _control())
         films = {camera: dataset.pictures(index, camera) for camera in cameras}
@@ -421,7 +426,9 @@ def _write(
         stop = EpisodeStop(t_ns=end_ns, clock=CLOCK, episode=path.stem, outcome=json.dumps(outcome))
         writer.write("/episode", stop)
         writer.close(outcome)
-    return path
+    finally:
+        writer.abandon()
+    return part.rename(path)
 
 
 def _messages(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from numpy.typing import NDArray
 from PIL import Image
 
 from reflexarc.cli import main
@@ -529,6 +530,14 @@ def test_numbers_that_contradict_what_was_told_are_refused(tmp_path: Path, refus
     with pytest.raises(LogError, match=r"the gripper is 1 in row 0, beyond 0 \(closed\) \.\. 0\.04 \(open\)"):
         import_foreign(open_foreign(folder), Meaning(**told, state_gripper=(0, 0.04)), refused, PANDA)
     source = robomimic(tmp_path / "demo.hdf5", 1)
+    targets = Meaning(
+        state=ROBOMIMIC.state, action=("actions=joint_position:6,skip",), state_gripper=(0, 0.04)
+    )
+    for arm in (None, named_arm("ur5e")):
+        with pytest.raises(
+            LogError, match="6 joint targets for 0 joints; tell joint_position of the state and"
+        ):
+            import_foreign(open_foreign(source), targets, refused, arm)
     silent = Meaning(state=ROBOMIMIC.state[:2], action=ROBOMIMIC.action, action_gripper=(1, -1))
     with pytest.raises(LogError, match="it tells no instruction; give one by --instruction"):
         import_foreign(open_foreign(source), silent, refused)
@@ -582,23 +591,32 @@ def test_an_import_never_writes_over_a_session(tmp_path: Path) -> None:
         import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "there")
 
 
-def test_an_interrupted_import_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_import_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = robomimic(tmp_path / "demo.hdf5", 4)
     aside = tmp_path / ".logs.unfinished"
+    dataset = open_foreign(source)
+    pictures = dataset.pictures
 
-    def interrupted(episodes: Sequence[int]) -> Iterator[int]:
-        yield from episodes[:2]
-        (aside / "logs-000002.mcap").write_bytes(b"torn")
-        raise KeyboardInterrupt
+    def interrupted(episode: int, camera: str) -> Iterator[NDArray[np.uint8]]:
+        for row, picture in enumerate(pictures(episode, camera)):
+            if (episode, row) == (2, 5):
+                raise KeyboardInterrupt
+            yield picture
 
+    monkeypatch.setattr(dataset, "pictures", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "logs", progress=interrupted)
+        import_foreign(dataset, ROBOMIMIC, tmp_path / "logs")
     assert not (tmp_path / "logs").exists()
+    (half,) = aside.glob("logs-000002*")
+    assert EpisodeReader(half).is_cut
     before = {name: (aside / name).stat().st_mtime_ns for name in ("logs-000000.mcap", "logs-000001.mcap")}
     logs = import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "logs")
     assert {log.name: log.stat().st_mtime_ns for log in logs[:2]} == before
     assert [each.name for each in sorted((tmp_path / "logs").iterdir())] == [log.name for log in logs]
     assert not any(EpisodeReader(log).is_cut for log in logs)
+    for log in logs:
+        assert EpisodeReader(log).outcome == {"success": True, "time_s": pytest.approx(ROWS / FPS)}
+        assert EpisodeReader(log).topics["/camera/agentview"] == ROWS
 
     with pytest.raises(KeyboardInterrupt):
         import_foreign(open_foreign(source), ROBOMIMIC, tmp_path / "logs2", progress=interrupted_at_once)
