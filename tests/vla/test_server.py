@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ from reflexarc.vla.checkpoint import save_checkpoint
 from reflexarc.vla.runtime import VlaPolicy
 from reflexarc.vla.serving.replicas import GroupConsole, replica_endpoints, replica_name, run_relay
 from reflexarc.vla.serving.server import ServerSummary, run_server
+from reflexarc.vla.sessions import name_in
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -219,6 +221,46 @@ def test_a_policy_is_reset_where_a_session_begins_and_where_it_ends(server: Runn
         for seq, session in enumerate(("a", "a", "b", "b")):
             client.request(toy_observation(seq=seq, session=session), 5.0)
     assert server.policy.resets == ["a", "a", "b"]  # what was remembered of the first is let go
+
+
+class Remembering(SlowPolicy):
+    """Says as its only token how many questions of the session it remembers."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self._asked: dict[str, int] = {}
+
+    def reset(self, session: str) -> None:
+        self._asked.pop(session, None)
+
+    def act(self, observation: Observation) -> ActionChunk:
+        session = observation.session
+        self._asked[session] = self._asked.get(session, 0) + 1
+        return msgspec.structs.replace(
+            super().act(observation),
+            policy_tokens=[self._asked[session], zlib.crc32(name_in(session).encode())],
+        )
+
+
+def test_two_robots_whose_sessions_have_one_name_share_nothing(tmp_path: Path) -> None:
+    running = Running(tmp_path, policy=Remembering())
+    said: dict[str, list[Message]] = {"one": [], "other": [], "alone": []}
+    with running.client() as one, running.client() as other, running.client() as alone:
+        for seq in range(3):
+            for name, client in (("one", one), ("other", other)):
+                said[name].append(client.request(toy_observation(seq=seq, session="lift-0000"), 5.0))
+        other.request(
+            toy_observation(seq=3, session="lift-0001"), 5.0
+        )  # ends its own session, not the first's
+        said["one"].append(one.request(toy_observation(seq=3, session="lift-0000"), 5.0))
+        said["alone"].append(alone.request(toy_observation(seq=0, session="lift-0000"), 5.0))
+    running.close()
+    seed = zlib.crc32(b"lift-0000")
+    expected = {"one": [1, 2, 3, 4], "other": [1, 2, 3], "alone": [1]}
+    for name, answers in said.items():
+        chunks = [answer for answer in answers if isinstance(answer, ActionChunk)]
+        assert [chunk.session for chunk in chunks] == ["lift-0000"] * len(answers)
+        assert [chunk.policy_tokens for chunk in chunks] == [[count, seed] for count in expected[name]]
 
 
 def test_a_session_that_cannot_begin_is_refused_and_begun_with_the_next_question(

@@ -2,7 +2,8 @@
 
 An observation is answered with an action chunk or an ErrorReply, a PolicyInfoRequest with a PolicyInfo. Of several
 observations that wait from one robot only the newest is worth an answer; the others get an ErrorReply at once. Robots
-that ask at about the same time are answered in one pass of the model, in the order in which their turn came.
+that ask at about the same time are answered in one pass of the model, in the order in which their turn came. The
+policy is given a key for each robot's session, so that two robots with one name for theirs share nothing.
 
 The console socket (`policy_console`) is for whoever runs the server: status, swapping the model while robots go on,
 and draining. A robot's socket can do none of these.
@@ -26,6 +27,7 @@ from reflexarc.vla.serving.admission import objection
 from reflexarc.vla.serving.metrics import Metrics, serve_http
 from reflexarc.vla.serving.queue import Queue, Waiting
 from reflexarc.vla.serving.swap import Swap
+from reflexarc.vla.sessions import key_among, name_in
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.contracts import BatchPolicy, Policy
 from reflexarc.wire.endpoints import Endpoints
@@ -196,7 +198,8 @@ class PolicyServer:
     def _drain_refusal(self, client: Client, observation: Observation) -> str:
         if self._drain_ns < 0:
             return ""
-        if self._sessions.get(client.identity) != observation.session:
+        known = self._sessions.get(client.identity)
+        if known is None or name_in(known) != name_in(observation.session):
             return "the policy server is draining: it begins no new session; ask another replica"
         self._drain_ns = monotonic_ns()
         return ""
@@ -216,11 +219,13 @@ class PolicyServer:
         if not batch:
             self._answer_ns //= 2  # one slow answer must not have all that follow refused for ever
             return
-        batch = [item for item in batch if self._has_session(item, began)]
-        if not batch:
+        keyed = [(item, key) for item in batch if (key := self._session_key(item, began)) is not None]
+        if not keyed:
             return
-        answers = answers_whatever(self._policy, [item.observation for item in batch])
+        asked = [msgspec.structs.replace(item.observation, session=key) for item, key in keyed]
+        answers = answers_whatever(self._policy, asked)
         self._answer_ns = monotonic_ns() - began
+        batch = [item for item, _ in keyed]
         for item, answer in zip(batch, answers, strict=True):
             self._give(item, answer, began)
         self._tell_batch(batch, answers, began)
@@ -235,7 +240,8 @@ class PolicyServer:
         self.summary.answered += 1
         self._metrics.outcome("answered")
         latency = {"queue": began - item.arrived_ns} | answer.latency_ns
-        self._reply(item, msgspec.structs.replace(answer, latency_ns=latency))
+        session = item.observation.session
+        self._reply(item, msgspec.structs.replace(answer, latency_ns=latency, session=session))
 
     def _tell_batch(
         self, batch: list[Waiting[bytes]], answers: list[ActionChunk | ReflexarcError], began: int
@@ -253,29 +259,26 @@ class PolicyServer:
         self._trouble(f"observation {observation.seq} refused: {text}")
         self._requests.reply(client, _refusal(text, observation))
 
-    def _has_session(self, item: Waiting[bytes], began: int) -> bool:
-        """Whether the policy knows of its session by now. If it cannot be told, whoever asked hears why."""
+    def _session_key(self, item: Waiting[bytes], began: int) -> str | None:
+        """What the policy knows its session by. None if it cannot be told of it, and whoever asked has heard why."""
         try:
-            self._begin_session(item)
+            return self._begin_session(item)
         except ReflexarcError as error:
             self._sessions.pop(item.key, None)
             self._give(item, error, began)
-            return False
-        return True
+            return None
 
-    def _begin_session(self, item: Waiting[bytes]) -> None:
-        session, before = item.observation.session, self._sessions.pop(item.key, None)
-        if before != session:
-            self._end_session(before)
-            self._policy.reset(session)
-        self._sessions[item.key] = session
+    def _begin_session(self, item: Waiting[bytes]) -> str:
+        name, key = name_in(item.observation.session), self._sessions.pop(item.key, None)
+        if key is None or name_in(key) != name:
+            if key is not None:
+                self._policy.reset(key)  # nobody will ask about it again: pictures of the past, plans
+            key = key_among(name, set(self._sessions.values()))
+            self._policy.reset(key)
+        self._sessions[item.key] = key
         if len(self._sessions) > REMEMBERED_CLIENTS:
-            self._end_session(self._sessions.popitem(last=False)[1])
-
-    def _end_session(self, session: str | None) -> None:
-        """Let the policy forget what nobody will ask about again: pictures of the past, plans."""
-        if session is not None and session not in self._sessions.values():
-            self._policy.reset(session)
+            self._policy.reset(self._sessions.popitem(last=False)[1])
+        return key
 
     def _hear_console(self) -> None:
         for client, request in self._console.poll():
