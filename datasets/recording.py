@@ -41,6 +41,8 @@ PREROLL_MESSAGES = 6_000
 """Half a minute of physics at 200 Hz between a reset and the start of its episode."""
 _NUMBERED = State, Setpoint, CameraFrame, TeleopCommand
 """Whoever publishes these counts them: a number that is missing is a message that was lost on its way here."""
+_MOST_LOST = 2**63 - 1
+"""Numbers that jump further are made up; the count must still fit into an event."""
 _ESSENTIAL = frozenset({"/setpoint", "/chunk", "/safety", "/event", "/episode", "/sim/initial"})
 
 Item = tuple[str, Message, int]
@@ -128,8 +130,9 @@ class Backlog:
 class EpisodeRecorder:
     """Writes `<folder>/<episode>.mcap` from each `EpisodeStart` to its `EpisodeStop`.
 
-    report: called with (kind, text, data) when something is worth an event. A file that cannot be written ends
-    that episode's recording, not the recorder.
+    report: called with (kind, text, data) when something is worth an event. A disk that fails ends that episode's
+    recording, not the recorder. A message that no log can hold, by its time or size, is left out alone: counted by
+    topic in the outcome (`refused`), and told once a topic.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class EpisodeRecorder:
         self._episode = ""
         self._drops: Counter[str] = Counter()
         self._gaps: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
         self._preroll: deque[Item] = deque()
 
@@ -188,7 +192,7 @@ class EpisodeRecorder:
             "session": start.session,
         }
         path = self._folder / f"{_file_name(start.episode)}.mcap"
-        for counts in (self._drops, self._gaps, self._numbers):
+        for counts in (self._drops, self._gaps, self._refused, self._numbers):
             counts.clear()
         try:
             self._writer = EpisodeWriter(path, metadata, fsync=self._fsync, recording=self._recording)
@@ -223,18 +227,27 @@ class EpisodeRecorder:
             self._gaps[topic] += max(0, message.seq - before - 1)
             self._numbers[topic] = max(before, message.seq)
         log_time = received_ns if message.clock == "monotonic" else None
-        self._guard(lambda writer: writer.write(topic, message, log_time))
+        if refused := self._guard(lambda writer: writer.write(topic, message, log_time)):
+            self._refused[topic] += 1
+            if self._refused[topic] == 1:
+                text = f"left out of the log, as any more on {topic} in this episode: {refused}"
+                self._report("bad_message", text, {"episode": self._episode})
 
     def _end(self, outcome: dict[str, Any]) -> None:
         outcome = outcome | {"dropped": dict(self._drops)}
+        if self._refused:
+            outcome["refused"] = dict(self._refused)
         lost = {
-            topic: gap - self._drops[topic] for topic, gap in self._gaps.items() if gap > self._drops[topic]
+            topic: min(gap - self._drops[topic], _MOST_LOST)
+            for topic, gap in self._gaps.items()
+            if gap > self._drops[topic]
         }
         if lost:
             outcome["never_arrived"] = lost
             text = ", ".join(f"{topic} {count}" for topic, count in sorted(lost.items()))
             self._report("recorder_drop", f"never arrived at the recorder: {text}", {**lost})
-        self._guard(lambda writer: writer.close(outcome))
+        if refused := self._guard(lambda writer: writer.close(outcome)):
+            self._guard(lambda writer: writer.close({"error": refused}))
         writer, self._writer = self._writer, None
         if writer is not None:
             data: dict[str, str | float | int | bool] = {
@@ -244,23 +257,29 @@ class EpisodeRecorder:
             }
             self._report("recorded", f"{self._episode} is in {writer.path}", data)
 
-    def _guard(self, use: Callable[[EpisodeWriter], None]) -> None:
-        """Use the open writer; an error ends this episode's recording and is reported."""
-        if self._writer is None:
-            return
+    def _guard(self, use: Callable[[EpisodeWriter], None]) -> str:
+        """Use the open writer; returns why it refused what it was given, empty if it took it.
+
+        A disk that fails ends this episode's recording, and is reported.
+        """
+        writer = self._writer
+        if writer is None:
+            return ""
         try:
-            use(self._writer)
+            use(writer)
         except (LogError, WireError) as error:
-            self._writer.abandon()
+            if writer.is_open:
+                return str(error)
             self._writer = None
             self._report("recorder_error", str(error), {"episode": self._episode})
+        return ""
 
 
 def _as_object(text: str, name: str) -> dict[str, Any]:
     """JSON text as an object; whatever else it is stands under `name`, so that nothing is lost."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = text
     return values if isinstance(values, dict) else {name: values}
 

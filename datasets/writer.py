@@ -58,6 +58,8 @@ from reflexarc.wire.messages import CameraFrame, Message, Observation
 CHUNK_BYTES = 256 * 1024
 SYNC_S = 0.5
 """At most a second may be lost; a slow disk has as long to take it."""
+LAST_NS = 2**63 - 1
+"""Times are unsigned in MCAP, and int64 to everyone who reads them."""
 _ZSTD_LEVEL = 1
 _MESSAGE_HEAD = struct.Struct("<BQHIQQ")
 """Opcode, record length, channel id, sequence, log time, publish time."""
@@ -69,8 +71,8 @@ class EpisodeWriter:
 
     fsync: sync to disk twice a second of wall time, as a live recording must; False syncs once, at the end, for
     fast collection in virtual time. recording: how pictures are kept; default as they come. Messages of one topic must
-    be of one type. Raises LogError if the file exists, the folder cannot be written, the disk is full, or the topic is
-    not one of the log's.
+    be of one type. Raises LogError if the file exists, the folder cannot be written, the disk is full, a message has a
+    time that no log can hold, or a topic that is not one of the log's; `is_open` after it unless the disk failed.
     """
 
     def __init__(
@@ -140,10 +142,9 @@ class EpisodeWriter:
         """Append a message that is encoded already. `content_ns`: the instant its content is about."""
         if not self.is_open:
             raise LogError(f"{self.path}: the episode log is closed; {topic} cannot be written")
-        if min(log_time_ns, content_ns) < 0:
-            raise LogError(
-                f"{self.path}: {topic} has time {min(log_time_ns, content_ns)} ns; must be at least 0"
-            )
+        for time_ns in (log_time_ns, content_ns):
+            if not 0 <= time_ns <= LAST_NS:
+                raise LogError(f"{self.path}: {topic} has time {time_ns} ns; must be within 0..{LAST_NS}")
         channel, schema = self._channel(topic, message_type)
         self._chunk.add(channel, schema, self._sequence, log_time_ns, content_ns, data)
         self._sequence += 1
@@ -363,7 +364,7 @@ def _metadata_bytes(path: Path, name: str, values: dict[str, Any]) -> bytes:
     """A metadata record; raises LogError if the values are not JSON."""
     try:
         return _record(metadata_record(name, values))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise LogError(f"{path}: {name} cannot be written as JSON: {error}") from error
 
 

@@ -125,7 +125,7 @@ def test_bad_use_is_refused_in_one_line_and_leaves_nothing_behind(tmp_path: Path
     with EpisodeWriter(tmp_path / "e.mcap", {}, fsync=False) as writer:
         with pytest.raises(LogError, match=r"unknown topic '/stat'; known: .*/camera/<name>.*/state"):
             writer.write("/stat", state(0, commanded=HERE))
-        with pytest.raises(LogError, match="has time -5 ns; must be at least 0"):
+        with pytest.raises(LogError, match="has time -5 ns; must be within 0"):
             writer.write("/state", state(-5, commanded=HERE))
     with pytest.raises(LogError, match="is closed; /state cannot be written"):
         writer.write("/state", state(0, commanded=HERE))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -13,12 +14,12 @@ import pytest
 from contracts.episode_bench import MS, every_message, picture, same, state
 from reflexarc.configs.recording import RecordingConfig
 from reflexarc.datasets import recording
-from reflexarc.datasets.format import topic_of
+from reflexarc.datasets.format import content_time_ns, topic_of
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.recording import Backlog, EpisodeRecorder
-from reflexarc.wire.codec import encode
+from reflexarc.wire.codec import decode, encode
 from reflexarc.wire.images import decode_image, encode_image
-from reflexarc.wire.messages import CameraFrame, EpisodeStart, EpisodeStop, Message, SimSteps
+from reflexarc.wire.messages import CameraFrame, EpisodeStart, EpisodeStop, Event, Message, SimSteps
 
 HERE = np.array([0.45, 0.0, 0.25, 0.0, 1.0, 0.0, 0.0])
 INITIAL = next(message for topic, message in every_message() if topic == "/sim/initial")
@@ -167,6 +168,52 @@ def test_what_never_arrived_is_told_by_its_numbers(bench: Bench) -> None:
     assert outcome["never_arrived"] == {"/state": 11}
     assert ("recorder_drop", "never arrived at the recorder: /state 11") in bench.told
     assert "never_arrived" not in (bench.log("two").outcome or {})
+
+
+def test_a_message_that_no_log_can_hold_is_left_out_alone(bench: Bench) -> None:
+    bad = [msgspec.structs.replace(picture(MS, "front", number), t_capture_ns=-1) for number in (0, 1)]
+    bench.send(start("one"), *states(50), *bad, *states(9), stop("one"), start("two"), stop("two"))
+    one = bench.log("one")
+    assert one.topics == {"/episode": 2, "/state": 59}
+    assert one.outcome == {"success": True, "dropped": {}, "refused": {"/camera/front": 2}}
+    ((_, text),) = [item for item in bench.told if item[0] == "bad_message"]
+    assert "left out of the log, as any more on /camera/front in this episode" in text
+    assert f"/camera/front has time -1 ns; must be within 0..{2**63 - 1}" in text
+    assert "refused" not in (bench.log("two").outcome or {})
+
+
+def test_no_message_whatever_its_times_and_numbers_ends_a_recording(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    edges = (-(2**63), -1, 0, 1, MS, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
+    told: list[Event] = []
+
+    def report(kind: str, text: str, data: dict[str, str | float | int | bool]) -> None:
+        event = Event(t_ns=0, kind=kind, source="recorder", text=text, data=data)
+        encode(event)  # as the recorder's process publishes it
+        told.append(event)
+
+    recorder = EpisodeRecorder(tmp_path, report, fsync=False)
+    recorder.handle("/episode", start("one"), 0)
+    taken, refused = Counter({"/episode": 1}), Counter[str]()
+    for number in range(600):
+        topic, message = every_message()[number % len(every_message())]
+        if topic == "/episode":
+            continue
+        fields = [name for name in ("t_ns", "t_state_ns", "t_capture_ns", "seq") if hasattr(message, name)]
+        values: dict[str, Any] = {name: edges[random.integers(len(edges))] for name in fields}
+        values["clock"] = ("virtual", "monotonic")[number % 2]
+        message = decode(encode(msgspec.structs.replace(message, **values)))
+        recorder.handle(topic, message, number)
+        logged = content_time_ns(message), number if message.clock == "monotonic" else message.t_ns
+        (taken if all(0 <= time_ns < 2**63 for time_ns in logged) else refused)[topic] += 1
+    assert recorder.episode == "one"
+    recorder.handle("/episode", stop("one", outcome="[" * 100_000), 0)
+    reader = EpisodeReader(tmp_path / "one.mcap")
+    assert reader.topics == taken + Counter({"/episode": 1})
+    assert (reader.outcome or {})["refused"] == refused
+    assert len(list(reader.columns(reader.topics)["/state"].times_ns)) == taken["/state"] > 0
+    kinds = Counter(event.kind for event in told)
+    assert kinds == {"bad_message": len(refused), "recorder_drop": 1, "recorded": 1}
 
 
 @pytest.mark.parametrize("images", ["raw", "png", "jpeg"])
