@@ -23,13 +23,16 @@ UNDRIVEN = ("off", "ready")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sight:
-    """What was seen so far. rule: what the newest readings violate, count: so many in a row. stopped_ns: since when the
-    host says that it stopped. least: (K,) m, how little each part has been where it must not be, since the arm was last
-    switched on: it may stand where that found it, and come back, as in recovery, but not go there."""
+    """What was seen so far. count: readings in a row that violate something, whatever it is: a runaway is not the same
+    joint's all the time. host_ns: newest stamp of the host, by its own clock, which counts for nothing else than being
+    new; heard_ns: when it came. stopped_ns: since when the host says that it stopped. least: (K,) m, how little each
+    part has been where it must not be, since the arm was last switched on: it may stand where that found it, and come
+    back, as in recovery, but not go there."""
 
-    rule: str = ""
     count: int = 0
     reading_ns: int = -1
+    host_ns: int = -1
+    heard_ns: int = -1
     stopped_ns: int = -1
     least: F64 | None = None
 
@@ -56,10 +59,14 @@ class Monitor:
     def see(self, sight: Sight, measured: Measured, host: State | None, now_ns: int) -> tuple[Sight, str]:
         """Judge the newest reading and the newest word of the host; why the arm must be stopped, empty if it need not.
 
+        now_ns: of the caller's own clock, by which the host's silence counts: the host's may be set at any moment.
         `host` is None until it was first heard: an arm that nobody has driven yet is not judged by its silence.
         """
-        if host is not None and now_ns - host.t_ns > self._host_ns:
-            silent, limit = (now_ns - host.t_ns) * 1e-6, self._host_ns * 1e-6
+        if host is not None and host.t_ns != sight.host_ns:
+            sight = dataclasses.replace(sight, host_ns=host.t_ns, heard_ns=now_ns)
+        silent_ns = 0 if host is None else now_ns - sight.heard_ns
+        if silent_ns > self._host_ns:
+            silent, limit = silent_ns * 1e-6, self._host_ns * 1e-6
             return sight, f"the robot host has been silent for {silent:.0f} ms (limit {limit:.0f} ms)"
         if measured.t_ns == sight.reading_ns:
             return sight, ""
@@ -69,8 +76,10 @@ class Monitor:
         elif stopped < 0:
             stopped = now_ns
         rule, least = self._violation(sight, measured, host, 0 <= stopped < now_ns - self._settle_ns)
-        count = (sight.count + 1 if rule == sight.rule else 1) if rule else 0
-        seen = Sight(rule, count, measured.t_ns, stopped, least)
+        count = sight.count + 1 if rule else 0
+        seen = dataclasses.replace(
+            sight, count=count, reading_ns=measured.t_ns, stopped_ns=stopped, least=least
+        )
         return seen, rule if count >= self._config.readings else ""
 
     def _violation(

@@ -110,6 +110,16 @@ def test_one_bad_reading_is_a_spike(sight: Sight) -> None:
     assert "pressed" in sight.show(force=np.nan, times=READINGS)
 
 
+def test_a_runaway_counts_whichever_joint_is_the_fastest(sight: Sight, robot: RobotConfig) -> None:
+    limits = np.array([joint.velocity for joint in robot.joints])
+    for reading in range(READINGS):
+        twice = np.zeros(7)
+        twice[:2] = (2.1, 2.0) if reading % 2 else (2.0, 2.1)
+        reason = sight.show(velocity=twice * limits)
+        assert bool(reason) == (reading == READINGS - 1)
+    assert reason == f"joint joint{2 - reading % 2} is faster than its published limit"
+
+
 def test_a_gripper_that_is_no_number_blinds_nobody(sight: Sight) -> None:
     assert "not finite" in sight.show(gripper=np.nan, times=READINGS)
 
@@ -239,18 +249,21 @@ def test_a_host_that_says_it_stopped_while_the_arm_moves(sight: Sight) -> None:
     assert "says that it stopped" in sight.show(velocity=moving, times=40)
 
 
-def test_a_silent_host_is_dead_one_that_was_never_heard_is_not(
-    sight: Sight, robot: RobotConfig, safety: SafetyConfig
-) -> None:
+@pytest.mark.parametrize("step_s", [0, 10, -10])
+def test_a_silent_host_is_dead_one_that_was_never_heard_is_not(sight: Sight, step_s: int) -> None:
+    """By the monitor's own clock: the host's stamps may be of any time, and step while it speaks."""
     reading = Measured(
         t_ns=0, joint_position=sight.home, joint_velocity=np.zeros(7), joint_effort=np.zeros(7),
         wrench_tcp=np.zeros(6), gripper=1.0,
     )  # fmt: skip
-    monitor = Monitor(robot, safety)
-    assert monitor.see(BLANK, reading, None, 10_000 * MS)[1] == ""
-    host = host_state(0, "active")
-    assert monitor.see(BLANK, reading, host, 250 * MS)[1] == ""
-    assert "silent for 251 ms (limit 250 ms)" in monitor.see(BLANK, reading, host, 251 * MS)[1]
+    seen, reason = sight.monitor.see(BLANK, reading, None, 10_000 * MS)
+    assert reason == ""
+    for now in (20_000 * MS, 20_200 * MS, 20_400 * MS):
+        host = host_state(now + (step_s * 1000 * MS if now > 20_000 * MS else 0), "active")
+        seen, reason = sight.monitor.see(seen, reading, host, now)
+        assert reason == ""
+    assert sight.monitor.see(seen, reading, host, 20_650 * MS)[1] == ""
+    assert "silent for 251 ms (limit 250 ms)" in sight.monitor.see(seen, reading, host, 20_651 * MS)[1]
 
 
 @pytest.mark.parametrize(
