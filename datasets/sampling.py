@@ -5,7 +5,7 @@ action j is the motion of the *commanded* TCP pose over the policy step j after 
 t_k + (j+1)·step, with `R_next = exp(dr)·R`, base frame. Those are the instants at which a controller plays the actions
 of a chunk that answers the observation of t_k. The gripper is the opening asked for in the middle of that step: a
 controller holds it for the whole step, the setpoints near its ends may already be the next one's, and what the host
-commands lags behind, as a gripper takes time to get there.
+commands lags behind, as a gripper takes time to get there. A row whose picture of any camera is too old has no label.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reflexarc.wire.geometry import delta_between
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import CameraFrame, Event, Setpoint, SimTruth, State
 
-SAMPLER_VERSION = 2
+SAMPLER_VERSION = 3
 """Raised whenever the same log would give other numbers; caches are keyed by it."""
 
 DISTURBING_SOURCES = frozenset({"perturb"})
@@ -32,6 +32,9 @@ DISTURBING_SOURCES = frozenset({"perturb"})
 TCP_DIMS = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
 _GRID_SLACK = 0.25
 """A capture may come this share of a step early and still be the next row: cameras jitter."""
+_STALE_INTERVALS = 1.5
+"""A picture older than this many steps, and this many of its camera's usual intervals, does not show the row's instant:
+half-way to a whole picture that is missing."""
 _STALE_STEPS = 0.5
 """A state older than this many steps does not tell where the arm was commanded to be."""
 
@@ -93,7 +96,8 @@ def sample_episode(
     columns = _columns(reader, cameras)
     states, first = columns["/state"], columns[CAMERA_PREFIX + cameras[0]]
     t_ns = _grid(first.times_ns, spec.step_ns)
-    seen = [states.latest(t_ns)] + [columns[CAMERA_PREFIX + name].latest(t_ns) for name in cameras]
+    views = [columns[CAMERA_PREFIX + name] for name in cameras]
+    seen = [column.latest(t_ns) for column in (states, *views)]
     t_ns = t_ns[np.all(np.stack(seen) >= 0, axis=0)]
     if t_ns.size == 0:
         raise LogError(
@@ -115,6 +119,7 @@ def sample_episode(
     counts = (fresh & reached)[:, :-1] & (fresh & reached)[:, 1:]
     changes_ns, names = _controls(columns["/event"])
     counts &= _allowed(changes_ns, names, edges, sources)
+    counts &= np.all([_shown(column, t_ns, spec.step_ns) for column in views], axis=0)[:, None]
     return Samples(
         t_ns=t_ns,
         images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras if pictures},
@@ -182,6 +187,13 @@ def _grid(captures_ns: NDArray[np.int64], step_ns: int) -> NDArray[np.int64]:
         if capture - rows[-1] >= least:
             rows.append(capture)
     return np.array(rows, dtype=np.int64)
+
+
+def _shown(column: Column, t_ns: NDArray[np.int64], step_ns: int) -> NDArray[np.bool_]:
+    """(T,): whether the camera's latest picture still shows what is there at each time."""
+    usual = float(np.median(np.diff(column.times_ns))) if len(column) > 1 else 0.0
+    age = t_ns - column.times_ns[column.latest(t_ns)]
+    return np.asarray(age <= _STALE_INTERVALS * max(step_ns, usual))
 
 
 def _state_table(

@@ -76,6 +76,13 @@ RULES: dict[str, Rule] = {
         "a camera's interval is too long",
         "at 2 a whole picture is missing; 1.5 is half-way, more than the jitter of any camera that is well",
     ),
+    "camera_silent": Rule(
+        "error",
+        0.25,
+        "s",
+        "a camera's first picture comes long after the first state, or its last long before the last state",
+        "a picture is 0.25 s on its way at most (clock_skew), and one more comes within 1.5 usual intervals",
+    ),
     "state_gap": Rule(
         "error",
         0.05,

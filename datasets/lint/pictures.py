@@ -1,4 +1,4 @@
-"""The rules on pictures: lost, late, frozen, blank; and whether their stamps fit those of the arm's state."""
+"""The rules on pictures: lost, late, silent, frozen, blank; and whether their stamps fit those of the arm's state."""
 
 from __future__ import annotations
 
@@ -56,6 +56,24 @@ def late_frames(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
                 f"{times((share > limit).sum())} in all: it or its cable stalls; look what moved unseen"
             )
             yield finding("late_frames", episode, camera.t[at], share[at], text, signal=camera.name)
+
+
+def camera_silent(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:
+    """Spells without a picture at the ends of an episode: a camera that woke late, or died while the arm went on."""
+    t = signals.states.t
+    for camera in signals.cameras:
+        usual = float(np.median(np.diff(camera.t))) if len(camera.t) > 1 else 0.0
+        limit = RULES["camera_silent"].limit + 1.5 * usual
+        spells = ((t[0], camera.t[0], "before its first picture"), (camera.t[-1], t[-1], "after its last"))
+        for begin, end, where in spells:
+            if end - begin > limit:
+                text = (
+                    f"camera {camera.name} is silent for {end - begin:.2f} s {where}: it woke late, died or was pulled "
+                    "out; no label stands there, leave the episode out and check its cable"
+                )
+                yield finding(
+                    "camera_silent", episode, begin, end - begin, text, signal=camera.name, limit=limit
+                )
 
 
 def clock_skew(signals: EpisodeSignals, episode: str) -> Iterator[Finding]:

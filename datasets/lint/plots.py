@@ -139,7 +139,7 @@ def _action_lines(finding: Finding, signals: EpisodeSignals) -> tuple[str, list[
 
 
 def _camera_lines(rule: str, camera: Camera, signals: EpisodeSignals) -> tuple[str, list[Line]]:
-    if rule in ("dropped_frames", "late_frames"):
+    if rule in ("dropped_frames", "late_frames", "camera_silent"):
         return "from picture to picture, ms", [Line("interval", camera.t[1:], 1e3 * np.diff(camera.t))]
     if rule == "clock_skew":
         return "age when recorded, ms", [Line(camera.name, camera.t, 1e3 * (camera.recorded - camera.t))]

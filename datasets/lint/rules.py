@@ -11,6 +11,7 @@ from reflexarc.datasets.lint.signals import EpisodeSignals
 EPISODE_RULES: tuple[Callable[[EpisodeSignals, str], Iterator[Finding]], ...] = (
     pictures.dropped_frames,
     pictures.late_frames,
+    pictures.camera_silent,
     pictures.clock_skew,
     pictures.picture_lag,
     pictures.frozen_camera,

@@ -254,6 +254,13 @@ FAULTS = (
         ),
     ),
     Fault(
+        "a camera dies",
+        "camera_silent",
+        1.0,
+        frames(lambda f: None if f.t_capture_ns > S else f, camera="wrist"),
+    ),
+    Fault("a camera wakes late", "camera_silent", 0.0, frames(lambda f: None if f.t_capture_ns < S else f)),
+    Fault(
         "no state for 0.1 s",
         "state_gap",
         1.0,

@@ -175,9 +175,23 @@ def test_jittering_late_and_missing_pictures_keep_labels_exact(tmp_path: Path) -
     assert samples.t_ns.tolist() == [ms * MS for ms in captures[1:]]  # at 10 ms no wrist picture was there
     assert [image.max() for image in samples.images["wrist"]] == [100, 205, 205, 205, 205, 640 % 256]
     assert [image.max() for image in samples.images["front"]] == [ms % 256 for ms in captures[1:]]
+    # The wrist's pictures usually come 100 ms apart: at 398 and 620 ms its last one is too old for a label.
+    assert samples.mask[:, 0].tolist() == [True, True, True, False, False, True]
     # A state is at most one 5 ms tick old, and so is the other: a label is off by one tick's motion at most.
     error = np.abs(samples.actions[samples.mask][:, :6] - [0.005, 0, -0.002, 0, 0, 0.03])
     assert error.max() <= 0.3 * 0.005 + 1e-9
+
+
+@pytest.mark.parametrize(("period_ms", "last_ms"), [(33, 900), (100, 900), (300, 1000)])
+def test_rows_after_a_camera_died_have_no_label(tmp_path: Path, period_ms: int, last_ms: int) -> None:
+    """From 1.5 steps on, or 1.5 of its intervals where those are longer."""
+    messages = [(t, m) for t, m in motion(glide, 2.0) if t != "/camera/wrist"]
+    captures = range(0, 801, period_ms)
+    messages += [("/camera/wrist", picture(ms * MS, "wrist", n)) for n, ms in enumerate(captures)]
+    samples = sampled(tmp_path / "e.mcap", messages)
+    assert samples.mask[:, 0].tolist() == [t <= last_ms * MS and t < 2000 * MS for t in samples.t_ns]
+    assert samples.rows_to_learn == last_ms // 100 + 1
+    np.testing.assert_array_equal(samples.mask.any(axis=1), samples.mask[:, 0])
 
 
 def test_a_faster_camera_is_thinned_to_the_grid(tmp_path: Path) -> None:
