@@ -7,16 +7,19 @@ recorded is not touched.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
+import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mcap.opcode import Opcode
-from mcap.records import Header, Metadata
+from mcap.records import Footer, Header, Metadata, Statistics
 
 from reflexarc.configs.errors import LogError, WireError
 from reflexarc.datasets.format import (
@@ -32,11 +35,13 @@ from reflexarc.datasets.lock import held
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.records import (
     DAMAGE,
+    RECORD_HEAD,
     DamageError,
     RawMessage,
     checked_records,
     messages_of,
     read_record,
+    records_in,
     stream,
 )
 from reflexarc.datasets.writer import EpisodeWriter
@@ -44,6 +49,7 @@ from reflexarc.wire.codec import decode
 from reflexarc.wire.messages import EpisodeStart
 
 DAMAGED_SUFFIX = ".damaged"
+_FOOTER_BYTES = RECORD_HEAD.size + 20 + len(MAGIC)
 _OTHER_VERSION = re.compile(r"reflexarc log \d+")
 _HEADS = re.compile(rb"[\x06\x0c].{4}\x00{4}", re.DOTALL)
 """Where a chunk or metadata record (MCAP opcodes 6 and 12) below 4 GB may begin."""
@@ -53,8 +59,8 @@ _HEADS = re.compile(rb"[\x06\x0c].{4}\x00{4}", re.DOTALL)
 class Repair:
     """What became of one log.
 
-    messages: that it holds now. lost: messages known to be missing between those; what was lost at the end of a torn
-    file nobody counted. reason: what was wrong, empty for a log that was whole and was left alone.
+    messages: that it holds now. lost: messages known to be missing; what was lost at the end of a file that was never
+    closed nobody counted. reason: what was wrong, empty for a log that was whole and was left alone.
     """
 
     path: Path
@@ -66,12 +72,16 @@ class Repair:
 def repair(path: Path | str) -> Repair:
     """Repair one log in place, atomically. A log that is whole, or was repaired before, is left as it is.
 
-    Raises LogError, with the file untouched, if it is being recorded, holds no whole chunk, or is no episode log of
-    this version.
+    Raises LogError, with the file untouched, if it is being recorded, is empty, holds no whole chunk, or is no episode
+    log of this version.
     """
     path = Path(path)
     try:
         with held(path) as file:
+            if path.stat().st_size == 0:
+                raise LogError(
+                    f"{path} is not an episode log: it is empty, there is nothing to repair; delete it"
+                )
             count, reason = _check(path)
             if not reason:
                 return Repair(path, count, 0, "")
@@ -115,6 +125,10 @@ def _rewrite(file: BinaryIO, path: Path, reason: str) -> Repair:
                 expected, last_ns = raw.sequence + 1, raw.log_time_ns
                 name = type(decode(raw.data)).__name__
                 writer.write_encoded(raw.topic, name, raw.data, raw.log_time_ns, raw.content_ns)
+            counted = _statistics(data)
+            if counted is not None and counted.message_count > expected:
+                lost += counted.message_count - expected
+                gaps.append([last_ns, counted.message_end_time])
             count = writer.message_count
             writer.close(outcome | {CUT: {"reason": reason, "lost_messages": lost, "gaps_ns": gaps}})
             _put_in_place(aside, path)
@@ -164,6 +178,21 @@ def _messages(data: mmap.mmap) -> Iterator[RawMessage]:
                 expected = raws[-1].sequence + 1
 
 
+def _statistics(data: mmap.mmap) -> Statistics | None:
+    """What the index at the end of a log that was closed says of it, if it is whole and true to its CRC."""
+    end = len(data) - _FOOTER_BYTES
+    with contextlib.suppress(*DAMAGE):
+        opcode, content, _ = read_record(_as_file(data), max(0, end))
+        if opcode == Opcode.FOOTER:
+            footer = Footer.read(stream(content))
+            covered = data[footer.summary_start : len(data) - len(MAGIC) - 4]  # all but the CRC itself
+            if zlib.crc32(covered) == footer.summary_crc:
+                records = records_in(data[footer.summary_start : end])
+                found = (Statistics.read(stream(each)) for code, each in records if code == Opcode.STATISTICS)
+                return next(found, None)
+    return None
+
+
 def _whole_records(data: mmap.mmap) -> Iterator[tuple[int, bytes]]:
     """(opcode, content) of the chunks and metadata that can be believed, wherever they stand."""
     file, offset = _as_file(data), 0
@@ -207,5 +236,13 @@ def _put_in_place(aside: Path, path: Path) -> None:
         raise LogError(
             f"{kept} is there already: move it away, it is the only copy of what was damaged first"
         )
-    os.link(path, kept)
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without links
+        copy = path.with_name(f".{kept.name}")
+        try:
+            shutil.copy2(path, copy)
+            copy.replace(kept)
+        finally:
+            copy.unlink(missing_ok=True)
     aside.replace(path)

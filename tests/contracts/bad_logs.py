@@ -55,6 +55,7 @@ BAD_LOGS: dict[str, tuple[Callable[[Path], object], str]] = {
         "was written as 'reflexarc log 2'; this version of reflexarc reads 'reflexarc log 1'",
     ),
     "newer messages": (of_newer_messages, "has wire version"),
+    "empty": (Path.touch, "is not an episode log: it"),
     "no MCAP": (
         lambda path: path.write_bytes(b"rubbish"),
         "is not an episode log: it does not start as an MCAP file",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +68,7 @@ def test_cut_at_any_byte_all_whole_chunks_come_back(tmp_path: Path, close: bool)
     (tmp_path / "source.mcap").unlink()
     random = np.random.default_rng(4)
     counts = {}
-    for offset in sorted(random.integers(1, len(content), 500).tolist()):
+    for offset in [0, *sorted(random.integers(1, len(content), 500).tolist())]:
         messages = repaired(tmp_path, content[:offset])
         counts[offset] = -1 if messages is None else len(messages)
         assert messages is None or messages == original[: len(messages)]
@@ -111,6 +114,41 @@ def test_a_hole_in_the_middle_is_counted_and_dated(tmp_path: Path) -> None:
     assert outcome["success"] is True  # what somebody judged is kept; that it is cut stands beside
     assert [len(gap) for gap in outcome["cut"]["gaps_ns"]] == [2]
     assert repair(path).reason == ""  # once is enough
+
+
+@pytest.mark.parametrize("head", ["whole", "garbled"])
+def test_what_rots_at_the_end_of_a_closed_log_is_counted_by_its_index(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "e.mcap"
+    original = write_log(path)
+    end_ns = max(raw.log_time_ns for raw in EpisodeReader(path).raw_messages())
+    content = bytearray(path.read_bytes())
+    first, last = len(content) // 2, content.index(b"reflexarc.outcome") - 20  # the record's head is kept
+    content[first:last] = bytes(last - first)
+    if head == "garbled":
+        content[20] ^= 1
+    path.write_bytes(content)
+    done = repair(path)
+    assert encoded(path) == original[: done.messages]
+    assert done.lost == len(original) - done.messages > 0
+    last_ns = [raw.log_time_ns for raw in EpisodeReader(path).raw_messages()][-1]
+    outcome = EpisodeReader(path).outcome or {}
+    assert outcome["success"] is True
+    assert outcome["cut"]["gaps_ns"] == [[last_ns, end_ns]]
+
+
+def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    path = tmp_path / "e.mcap"
+    original = write_log(path, close=False)
+    content = path.read_bytes()
+    monkeypatch.setattr(os, "link", refused)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "copy2", refused)
+        assert repaired(tmp_path, content) is None
+    assert repaired(tmp_path, content) == original
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["e.mcap", "e.mcap.damaged"]
 
 
 def test_lost_heads_are_made_up_for_by_what_the_messages_say(tmp_path: Path) -> None:
@@ -166,7 +204,11 @@ def test_a_session_is_repaired_and_its_index_made_anew(
         ("whole.mcap", False),
     ]
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    (tmp_path / "a.mcap").touch()  # the first of all
+    write_log(tmp_path / "z.mcap", close=False)
     assert main(["dataset", "repair", str(tmp_path)]) == 1
     captured = capsys.readouterr()
-    assert "1 of 3 logs could not be repaired" in captured.err
+    assert "2 whole, 1 repaired, 2 not repaired" in captured.out
+    assert "2 of 5 logs could not be repaired" in captured.err
+    assert {entry.file for entry in Session(tmp_path).episodes if entry.error} == {"a.mcap", "bad.mcap"}
     assert main(["dataset", "repair", str(tmp_path / "nowhere")]) == 1
