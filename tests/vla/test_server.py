@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -449,7 +449,8 @@ def test_a_swap_that_robots_could_not_live_with_is_refused(tmp_path: Path) -> No
         ("other", "refused: its cameras differ"),
         ("wordy", "refused: its tokens differ"),
     ):
-        assert running.control("swap", name).ok
+        begun = running.control("swap", name)
+        assert (begun.ok, begun.text) == (True, f"loading {name}; toy goes on answering meanwhile")
         deadline = time.monotonic() + 10
         while text not in running.control("status").text and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -577,36 +578,71 @@ class Unattended:
         return False
 
 
-def test_the_console_of_a_group_asks_every_replica(tmp_path: Path) -> None:
-    address, behind = f"ipc://{tmp_path}/front", [f"ipc://{tmp_path}/{index}" for index in range(2)]
-    answers = {"status": (True, "serving"), "swap": (False, "no such checkpoint")}
+class Group:
+    """The console of two replicas that say what they are told to say."""
 
-    def ask(action: Literal["status", "swap", "drain"], alive: list[int]) -> PolicyControlReply:
-        request = PolicyControl(t_ns=0, action=action, policy="other" if action == "swap" else "")
-        deadline = time.monotonic() + 10
-        while not client.send(request):  # until it is connected
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        address, behind = f"ipc://{folder}/front", [f"ipc://{folder}/{index}" for index in range(2)]
+        self._replicas = [stack.enter_context(Responder(one, PolicyControl)) for one in behind]
+        self.console = GroupConsole(address, behind, stack)
+        self._client = stack.enter_context(Requester(address, PolicyControlReply))
+        self.statuses = ["serving; no swap", "serving; no swap"]
+        self.swap_refused_by: set[int] = set()
+
+    def step(self, alive: Collection[int]) -> None:
+        """One turn of everybody's loop."""
+        self.console.pump(alive)
+        for index, replica in enumerate(self._replicas):
+            for asker, request in replica.poll():
+                ok = request.action != "swap" or index not in self.swap_refused_by
+                told = {"swap": f"loading {request.policy}; toy goes on", "status": self.statuses[index]}
+                text = told.get(request.action, "draining") if ok else "busy"
+                replica.reply(asker, PolicyControlReply(t_ns=0, ok=ok, text=text))
+        time.sleep(0.002)
+
+    def ask(
+        self, action: PolicyAction, name: str = "", alive: Collection[int] = (0, 1)
+    ) -> PolicyControlReply:
+        """What the one console answers."""
+        request, deadline = PolicyControl(t_ns=0, action=action, policy=name), time.monotonic() + 10
+        while not self._client.send(request):  # until it is connected
             assert time.monotonic() < deadline
         while time.monotonic() < deadline:
-            console.pump(alive)
-            for index, replica in enumerate(replicas):
-                for asker, request in replica.poll():
-                    ok, text = answers.get(request.action, (True, "draining")) if index else (True, "serving")
-                    replica.reply(asker, PolicyControlReply(t_ns=0, ok=ok, text=text))
-            for reply in client.poll():
+            self.step(alive)
+            for reply in self._client.poll():
                 return reply
-            time.sleep(0.005)
         raise AssertionError("no answer")
 
+    def remembers(self, policy: str, *statuses: str) -> bool:
+        """Whether `policy` is what it takes for swapped in once the replicas have said so for a while."""
+        self.statuses, deadline = list(statuses), time.monotonic() + 10
+        for turn in itertools.count():
+            self.step((0, 1))
+            if turn > 100 and (self.console.policy == policy or time.monotonic() > deadline):
+                break
+        return self.console.policy == policy
+
+
+def test_the_console_of_a_group_asks_every_replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reflexarc.vla.serving.replicas.ASK_AGAIN_NS", 0)
     with contextlib.ExitStack() as stack:
-        replicas = [stack.enter_context(Responder(one, PolicyControl)) for one in behind]
-        console = GroupConsole(address, behind, stack)
-        client = stack.enter_context(Requester(address, PolicyControlReply))
-        assert ask("status", [0, 1]).text == "serving"
-        mixed = ask("swap", [0, 1])
-        assert (mixed.ok, mixed.text) == (False, "policy-0: serving; policy-1: no such checkpoint")
-        assert console.policy == "other"
-        assert (ask("drain", [0]).ok, console.draining) == (True, True)
-        assert not ask("status", []).ok
+        group = Group(tmp_path, stack)
+        assert group.ask("status").text == "serving; no swap"
+        group.swap_refused_by = {1}
+        mixed = group.ask("swap", "other")
+        assert (mixed.ok, mixed.text) == (False, "policy-0: loading other; toy goes on; policy-1: busy")
+        assert group.remembers("", "serving; swapped to other", "serving; no swap")
+        group.swap_refused_by = set()
+        assert group.ask("swap", "absent").ok
+        assert group.remembers("", *2 * ["serving; swap to absent failed: no such checkpoint"])
+        assert group.ask("swap", "other").ok
+        assert group.remembers("", "serving; swapped to other", "serving; loading other")
+        assert "policy-1: serving; loading other" in group.ask("status").text
+        assert group.remembers("other", *2 * ["serving; swapped to other"])
+        assert group.ask("swap", "sideways").ok
+        assert group.remembers("other", *2 * ["serving; swap to sideways refused: its cameras differ"])
+        assert (group.ask("drain", alive=[0]).ok, group.console.draining) == (True, True)
+        assert not group.ask("status", alive=[]).ok
 
 
 def model_of(client: Requester[Message]) -> str:

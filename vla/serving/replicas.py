@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reflexarc.vla.serving.server import end_on_signals
+from reflexarc.vla.serving.swap import loading, swapped
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import PolicyControl, PolicyControlReply
@@ -22,6 +23,9 @@ SILENT_S = 3.0
 
 CONSOLE_NS = 2_000_000_000
 """A replica that has not answered its console by then is answered for."""
+
+ASK_AGAIN_NS = 500_000_000
+"""While replicas load another policy they are asked so often whether it is in."""
 
 IDLE_S = 0.02
 TEND_NS = 1_000_000_000
@@ -99,7 +103,8 @@ def run_relay(
 class GroupConsole:
     """One console before those of the replicas; one request at a time.
 
-    policy: the name that was last swapped in, empty before the first swap. draining: whether a drain was asked for.
+    policy: the name that was last swapped in, in every replica that answers; empty before the first swap. draining:
+    whether a drain was asked for.
     """
 
     def __init__(self, address: str, behind: list[str], stack: contextlib.ExitStack) -> None:
@@ -112,33 +117,54 @@ class GroupConsole:
             for index, one in enumerate(behind)
         ]
         self._client: Client | None = None
-        self._named = ""
+        self._request: PolicyControl | None = None
         self._answers: dict[int, PolicyControlReply] = {}
         self._wanted: tuple[int, ...] = ()
         self._deadline_ns = 0
+        self._loading = ""
+        self._ask_again_ns = 0
 
     def pump(self, alive: Collection[int]) -> None:
         """Pass on what is asked to the replicas that are `alive`, and answer once they have."""
-        for client, request in self._asked.poll():
-            if self._client is not None or not alive:
-                text = "another request is being answered" if alive else "no replica is alive"
-                self._asked.reply(client, PolicyControlReply(t_ns=monotonic_ns(), ok=False, text=text))
-            else:
-                self._pass_on(client, request, alive)
-        if self._client is None:
+        asks_itself = self._request is not None and self._client is None
+        if not asks_itself:  # else whoever asks waits for its end
+            self._hear(alive)
+        if self._request is None and self._loading and alive and monotonic_ns() > self._ask_again_ns:
+            self._pass_on(None, PolicyControl(t_ns=monotonic_ns(), action="status"), alive)
+        if self._request is None:
             return
         for index in self._wanted:
             for answer in self._behind[index].poll():
                 self._answers[index] = answer
         if len(self._answers) == len(self._wanted) or monotonic_ns() > self._deadline_ns:
-            self._asked.reply(self._client, self._joint_answer())
-            self._client = None
-            if any(answer.ok for answer in self._answers.values()):
-                self.policy = self._named or self.policy
+            if self._client is not None:
+                self._asked.reply(self._client, self._joint_answer())
+            self._conclude(self._request)
+            self._client = self._request = None
 
-    def _pass_on(self, client: Client, request: PolicyControl, alive: Collection[int]) -> None:
+    def _hear(self, alive: Collection[int]) -> None:
+        for client, request in self._asked.poll():
+            if self._request is not None or not alive:
+                text = "another request is being answered" if alive else "no replica is alive"
+                self._asked.reply(client, PolicyControlReply(t_ns=monotonic_ns(), ok=False, text=text))
+            else:
+                self._pass_on(client, request, alive)
+
+    def _conclude(self, request: PolicyControl) -> None:
+        """Remember a policy once every status says that it is in; a swap that fails or is refused is let go."""
+        self._ask_again_ns = monotonic_ns() + ASK_AGAIN_NS
+        answers = self._answers.values()
+        if request.action == "swap" and any(answer.ok for answer in answers):
+            self._loading = request.policy
+        elif request.action == "status" and self._loading and len(answers) == len(self._wanted):
+            if all(answer.text.endswith(swapped(self._loading)) for answer in answers):
+                self.policy, self._loading = self._loading, ""
+            elif not any(answer.text.endswith(loading(self._loading)) for answer in answers):
+                self._loading = ""
+
+    def _pass_on(self, client: Client | None, request: PolicyControl, alive: Collection[int]) -> None:
         self.draining |= request.action == "drain"
-        self._client, self._named, self._wanted, self._answers = client, request.policy, tuple(alive), {}
+        self._client, self._request, self._wanted, self._answers = client, request, tuple(alive), {}
         self._deadline_ns = monotonic_ns() + CONSOLE_NS
         for index in self._wanted:
             self._behind[index].poll()  # what came too late for the last request

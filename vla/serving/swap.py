@@ -13,6 +13,16 @@ MUST_AGREE = ("action_spec", "cameras", "image_height", "image_width", "tokens")
 """What robots were told of the old model and go on relying on."""
 
 
+def loading(name: str) -> str:
+    """What a status ends with while policy `name` is loaded."""
+    return f"loading {name}"
+
+
+def swapped(name: str) -> str:
+    """What a status ends with once policy `name` has been swapped in."""
+    return f"swapped to {name}"
+
+
 class Swap:
     """One load at a time, in a thread of its own. load: makes a policy from its name; None: no swaps."""
 
@@ -28,10 +38,10 @@ class Swap:
             return False, "this server was not told how to load a policy"
         if self._thread is not None and self._thread.is_alive():
             return False, f"busy: {self.state}"
-        self.state = f"loading {name}"
+        self.state = loading(name)
         self._thread = threading.Thread(target=self._run, args=(name, self._load, present), daemon=True)
         self._thread.start()
-        return True, f"{self.state}; {present.model_id} goes on answering meanwhile"
+        return True, f"{loading(name)}; {present.model_id} goes on answering meanwhile"
 
     def ready(self) -> Policy | None:
         """The loaded policy, once; None if there is none."""
@@ -52,5 +62,5 @@ class Swap:
                 f"swap to {name} refused: its {', '.join(differing)} differ from {present.model_id}'s"
             )
             return
-        self.state = f"swapped to {name}"
+        self.state = swapped(name)
         self._loaded = policy
