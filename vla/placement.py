@@ -36,6 +36,9 @@ def placed[T: Config](settings: T, said: Placement) -> T:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given: so that the time of each stage is its own."""
+    """Until the device has done what this thread gave it: so that the time of each stage is its own.
+
+    Not the whole device: that would break the recording of a graph in another thread (`engine/graphs.py`).
+    """
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()

@@ -137,6 +137,11 @@ class OpenVlaModel(nn.Module):
         self._graphs = Graphs(enabled=engine.graphs, compiled=engine.compile)
 
     @property
+    def warm_ups(self) -> int:
+        """Answers to the same question until the next one is as fast as all that follow."""
+        return self._graphs.until_ready(cuda=self.action_rows.is_cuda)
+
+    @property
     def first_action(self) -> int:
         """The lowest action id: 31744."""
         return self.vocabulary - ACTION_BINS

@@ -248,7 +248,10 @@ class OpenVlaPolicy:
         return self._bins.values(bins), bins
 
     def _warm_up(self) -> None:
-        """Answer once with grey pictures, so that the first answer takes no longer than the others."""
+        """Answer grey pictures until the passes of one robot's pictures have their last form.
+
+        So has that of an empty prompt. A first real one, which is longer, finds all libraries loaded.
+        """
         size = self._config.image_size
         grey = np.full((size, size, 3), 128, dtype=np.uint8)
         frames = {
@@ -258,9 +261,10 @@ class OpenVlaPolicy:
         state = None if self._feels is None else self._to(torch.zeros(1, self._feels.size))
         looked = [self._eyes.glance(frame, ids, end=self._chunk is not None) for frame in frames.values()]
         with torch.inference_mode():
-            seen = self._eyes.see([looked])
-            before = self._model.assemble(seen, torch.tensor([ids], device=self._device), state)
-            self._run(before, seen.shape[1])
+            for _ in range(self._model.warm_ups):
+                seen = self._eyes.see([looked])
+                before = self._model.assemble(seen, torch.tensor([ids], device=self._device), state)
+                self._run(before, seen.shape[1])
         self._model.release()
 
     def _state(self, observation: Observation) -> Tensor | None:
