@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError
+from reflexarc.datasets.format import CAMERA_PREFIX
 from reflexarc.datasets.lerobot_v2 import VERSION as V2
 from reflexarc.datasets.lerobot_v2 import write_v2
 from reflexarc.datasets.reader import EpisodeReader
@@ -41,6 +42,10 @@ DECODER = "pyav"
 """It brings its own FFmpeg; lerobot's default looks for one on the machine."""
 Version = Literal["v3", "v2.1"]
 PART_EPISODES = 20
+_OFF_RATE = 0.05
+"""How far rows may be from a step apart, as a share of it: lerobot counts time by rows, and cuts chunks from them."""
+_GAP_STEPS = 1.5
+"""Rows further apart than this many steps have one missing between them: half-way."""
 OURS = "meta/reflexarc.json"
 """Our own page of the data set: action space, exact quantiles, where each episode came from."""
 IMAGE = "observation.images."
@@ -282,10 +287,30 @@ def _fps(spec: ActionSpec) -> int:
 def _sampled(job: _Job, entry: EpisodeEntry) -> Samples:
     # One action a row: chunks are cut from consecutive rows by whoever trains.
     spec = job.spec.model_copy(update={"horizon": 1})
-    samples = sample_episode(EpisodeReader(job.session / entry.file), spec, job.cameras)
+    reader = EpisodeReader(job.session / entry.file)
+    samples = sample_episode(reader, spec, job.cameras)
+    steps = np.diff(samples.t_ns)
+    if steps.size and abs(np.median(steps) / spec.step_ns - 1.0) > _OFF_RATE:
+        raise LogError(_off_rate(reader, job.cameras[0], float(np.median(steps)), spec.step_s))
+    # What was commanded in a gap stands in no row: whoever cuts chunks from consecutive rows must not pass over it.
+    gap = np.append(steps > _GAP_STEPS * spec.step_ns, False)
+    samples = dataclasses.replace(samples, mask=samples.mask & ~gap[:, None])
     if samples.rows_to_learn < 1:
-        raise LogError(f"{job.session / entry.file}: no row of it holds a label")
+        raise LogError(f"{reader.path}: no row of it holds a label")
     return samples
+
+
+def _off_rate(reader: EpisodeReader, camera: str, apart_ns: float, step_s: float) -> str:
+    """What is wrong with rows that far apart, and the step nearest to the one asked for that divides evenly."""
+    topic = CAMERA_PREFIX + camera
+    usual_s = float(np.median(np.diff(reader.columns([topic])[topic].times_ns))) * 1e-9
+    off = {fps: abs(max(1, round(1 / fps / usual_s)) * usual_s * fps - 1.0) for fps in range(1, 201)}
+    fits = [fps for fps, share in off.items() if share <= _OFF_RATE / 5] or [min(off, key=off.__getitem__)]
+    best = min(fits, key=lambda fps: abs(1 / fps - step_s))
+    return (
+        f"{reader.path}: rows of camera {camera} ({1 / usual_s:.3g} Hz) are {apart_ns * 1e-6:.4g} ms apart, not a step "
+        f"of {step_s * 1e3:.4g} ms; limit {_OFF_RATE:.0%}; a step_s of {1 / best:.9g} ({best} rows a second) fits"
+    )
 
 
 def _frame(samples: Samples, row: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ commands lags behind, as a gripper takes time to get there. A row whose picture 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -180,12 +181,14 @@ def _columns(reader: EpisodeReader, cameras: Sequence[str]) -> dict[str, Column]
 
 
 def _grid(captures_ns: NDArray[np.int64], step_ns: int) -> NDArray[np.int64]:
-    """Capture times about one step apart: after each row the next that is not early by more than the slack."""
+    """Capture times about one step apart: after each row that nearest to a step later, early by the slack at most."""
     least = round((1.0 - _GRID_SLACK) * step_ns)
-    rows = [int(captures_ns[0])]
-    for capture in captures_ns[1:].tolist():
-        if capture - rows[-1] >= least:
-            rows.append(capture)
+    captures = captures_ns.tolist()
+    rows = [captures[0]]
+    while (place := bisect.bisect_left(captures, rows[-1] + least)) < len(captures):
+        wanted = rows[-1] + step_ns
+        later = min(bisect.bisect_left(captures, wanted), len(captures) - 1)
+        rows.append(min(captures[place : later + 1], key=lambda capture: abs(capture - wanted)))
     return np.array(rows, dtype=np.int64)
 
 

@@ -20,7 +20,7 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.scripts.convert_dataset_v21_to_v30 import convert_dataset
 from lerobot.scripts.lerobot_train import train
 
-from contracts.episode_bench import METADATA, control, state
+from contracts.episode_bench import METADATA, control, motion, picture, state, written
 from reflexarc.cli import main
 from reflexarc.configs.action import tcp_delta_spec
 from reflexarc.configs.errors import LogError
@@ -30,7 +30,7 @@ from reflexarc.datasets.lerobot_export import ACTION, BY_PERSON, LABEL, STATE, T
 from reflexarc.datasets.lerobot_import import import_dataset
 from reflexarc.datasets.lerobot_reader import LeRobotReader
 from reflexarc.datasets.lerobot_v2 import write_v2
-from reflexarc.datasets.session import EpisodeEntry
+from reflexarc.datasets.session import EpisodeEntry, Session
 from reflexarc.datasets.writer import EpisodeWriter
 from reflexarc.wire.geometry import exp
 from reflexarc.wire.images import encode_image
@@ -246,6 +246,52 @@ def test_lerobots_own_training_takes_a_step_on_it(exported: Path, tmp_path: Path
     )
     train(config)
     assert list((tmp_path / "train").rglob("model.safetensors"))
+
+
+def camera_log(path: Path, captures_ms: Sequence[float]) -> EpisodeEntry:
+    """Five seconds of an arm that goes 5 cm/s along x, seen at these times."""
+    messages = [(t, m) for t, m in motion(lambda t: pose_along(0.05 * t), 5.0) if not t.startswith("/camera")]
+    messages += [("/camera/front", picture(round(ms * MS), "front", n)) for n, ms in enumerate(captures_ms)]
+    written(path, messages)
+    return Session(path.parent).episodes[0]
+
+
+def pose_along(x: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([x, 0.0, 0.3, 0.0, 1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "step_s", "fits"),
+    [(50, 0.1, None), (60, 0.1, None), (15, 0.1, 15), (25, 0.1, 25), (10, 0.05, 10), (25, 0.2, None)],
+)
+def test_a_rate_that_does_not_divide_the_cameras_is_refused_with_one_that_does(
+    tmp_path: Path, rate_hz: int, step_s: float, fits: int | None
+) -> None:
+    """What fits has the actions of consecutive rows add up to the way that was gone."""
+    log = camera_log(tmp_path / "logs" / "e.mcap", [1000 / rate_hz * n for n in range(4 * rate_hz + 1)])
+    if fits is not None:
+        spec = tcp_delta_spec(1, step_s)
+        text = rf"\({rate_hz} Hz\) are [\d.]+ ms apart, not a step of {step_s * 1e3:g} ms.*step_s of {1 / fits:.9g} "
+        with pytest.raises(LogError, match=text):
+            export(tmp_path / "logs", tmp_path / "data", spec, ("front",))
+        assert not (tmp_path / "data").exists()
+        step_s = float(f"{1 / fits:.9g}")
+    spec = tcp_delta_spec(1, step_s)
+    samples = lerobot_export._sampled(
+        lerobot_export._Job(tmp_path / "logs", spec, ("front",), "png", "", {}), log
+    )
+    assert 1 / step_s == pytest.approx(lerobot_export._fps(spec))
+    way = samples.actions[:-1, 0, 0].sum()
+    assert way == pytest.approx(0.05 * (samples.t_ns[-1] - samples.t_ns[0]) * 1e-9, rel=0.02)
+    assert samples.mask.all()
+
+
+def test_a_row_before_a_gap_is_no_label(tmp_path: Path) -> None:
+    """Chunks are cut from consecutive rows: what was commanded in the gap would be passed over."""
+    log = camera_log(tmp_path / "e.mcap", [ms for ms in range(0, 2001, 100) if ms not in (700, 800, 1200)])
+    job = lerobot_export._Job(tmp_path, tcp_delta_spec(1, 0.1), ("front",), "png", "", {})
+    samples = lerobot_export._sampled(job, log)
+    assert samples.t_ns[~samples.mask[:, 0]].tolist() == [600 * MS, 1100 * MS]
 
 
 def test_an_interrupted_export_goes_on(

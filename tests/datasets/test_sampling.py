@@ -17,7 +17,7 @@ from contracts.episode_bench import MS, control, motion, picture, written
 from reflexarc.configs.action import ActionDim, ActionSpec, tcp_delta_spec
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.sampling import Samples, sample_episode
+from reflexarc.datasets.sampling import Samples, _grid, sample_episode
 from reflexarc.wire.geometry import apply_delta, exp, multiply
 from reflexarc.wire.messages import F64, Message
 
@@ -194,12 +194,28 @@ def test_rows_after_a_camera_died_have_no_label(tmp_path: Path, period_ms: int, 
     np.testing.assert_array_equal(samples.mask.any(axis=1), samples.mask[:, 0])
 
 
-def test_a_faster_camera_is_thinned_to_the_grid(tmp_path: Path) -> None:
-    messages = [(t, m) for t, m in motion(glide, 1.0) if not t.startswith("/camera")]
-    for number in range(31):
-        messages += [(f"/camera/{name}", picture(number * 33 * MS, name, number)) for name in CAMERAS]
+@pytest.mark.parametrize(
+    ("rate_hz", "apart_ms"), [(10, 100), (15, 133), (20, 100), (25, 80), (30, 100), (50, 100), (60, 100)]
+)
+def test_a_faster_camera_is_thinned_to_the_pictures_nearest_to_the_grid(
+    tmp_path: Path, rate_hz: int, apart_ms: int
+) -> None:
+    messages = [(t, m) for t, m in motion(glide, 1.2) if not t.startswith("/camera")]
+    for number in range(rate_hz + 1):
+        t_ns = number * 1000 * MS // rate_hz
+        messages += [(f"/camera/{name}", picture(t_ns, name, number)) for name in CAMERAS]
     samples = sampled(tmp_path / "e.mcap", messages)
-    assert set(np.diff(samples.t_ns)) == {99 * MS}
+    assert {round(apart / MS) for apart in np.diff(samples.t_ns)[:-1].tolist()} == {apart_ms}
+
+
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=30), st.sampled_from([10, 20, 30]))
+def test_jitter_takes_no_picture_from_the_grid(jitter_ms: list[int], rate_hz: int) -> None:
+    """Rows stand at every n-th picture, whatever the jitter."""
+    every = rate_hz // 10
+    captures = np.array([100 * MS * n // every + ms * MS for n, ms in enumerate(jitter_ms)])
+    rows = _grid(captures, 100 * MS)
+    last = captures[-1]
+    np.testing.assert_array_equal(rows[rows < last], [t for t in captures[::every].tolist() if t < last])
 
 
 def test_the_order_in_the_file_does_not_matter_and_sampling_changes_nothing(tmp_path: Path) -> None:
