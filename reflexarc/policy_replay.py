@@ -28,6 +28,7 @@ class Answer:
 
     time_s: since the first one. tokens: how many of them differ, of how many. error: the largest difference of an
     action in units of its bounds, `dim`: whose it is. metres, radians, opening: the largest differences by unit.
+    Differences are infinite where an action of either is not finite.
     """
 
     obs_seq: int
@@ -118,7 +119,9 @@ def _compared(logged: ActionChunk, answer: ActionChunk, spec: ActionSpec, time_s
         raise PolicyError(
             f"the log's chunks have shape {logged.actions.shape}, the policy's {answer.actions.shape}"
         )
-    apart = np.abs(answer.actions - logged.actions)
+    finite = np.isfinite(answer.actions) & np.isfinite(logged.actions)
+    apart = np.full(finite.shape, np.inf)
+    np.abs(np.subtract(answer.actions, logged.actions, where=finite, out=apart), out=apart)
     bounds = np.array([dim.upper - dim.lower for dim in spec.dims])
     relative = np.max(apart / bounds, axis=0)
     by_unit = {

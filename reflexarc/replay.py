@@ -7,6 +7,8 @@ MuJoCo build, CPU type and thread count the result is equal to the bit.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from reflexarc.wire.messages import SimInitial, SimSteps
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """max_qpos_error: largest |Δqpos| against the log (m or rad); None if the log holds no state to compare with."""
+    """max_qpos_error: largest |Δqpos| against the log (m or rad), infinite where one of the two is not finite; None if
+    the log holds no state to compare with. note: what the figures do not tell; empty if there is nothing."""
 
     steps: int
     compared: int
@@ -77,12 +80,37 @@ def replay(path: Path) -> ReplayResult:
     model, data, initial = open_initial(reader)
     steps = compared = 0
     worst: float | None = None
+    times_ns = [initial.t_ns]
     for message in resimulate(model, data, reader):
         steps += len(message.control)
+        times_ns.append(message.t_ns)
         if message.qpos.size == model.nq:
             compared += 1
-            worst = max(worst or 0.0, float(np.max(np.abs(data.qpos - message.qpos))))
-    note = ""
+            worst = max(worst or 0.0, largest_difference(data.qpos, message.qpos))
+    notes = []
     if initial.mujoco_version != mujoco.__version__:
-        note = f"recorded with MuJoCo {initial.mujoco_version}, replayed with {mujoco.__version__}: not bit-exact"
-    return ReplayResult(steps, compared, worst, data.qpos.copy(), note)
+        notes.append(
+            f"recorded with MuJoCo {initial.mujoco_version}, replayed with {mujoco.__version__}: not bit-exact"
+        )
+    if untold_s := _after_physics_s(reader, times_ns):
+        notes.append(
+            f"the log's physics ends {untold_s:.2f} s before its last state: nothing after it was replayed"
+        )
+    return ReplayResult(steps, compared, worst, data.qpos.copy(), "; ".join(notes))
+
+
+def largest_difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Largest |one - other| of two arrays of one shape; infinite if a number of either is not finite."""
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return math.inf
+    return float(np.max(np.abs(one - other), initial=0.0))
+
+
+def _after_physics_s(reader: EpisodeReader, times_ns: list[int]) -> float:
+    """For how long states go on after the last physics; 0 if that is no longer than between two batches of it."""
+    states = reader.ends(["/state"])
+    if not states:
+        return 0.0
+    after_ns = states["/state"][1].content_ns - times_ns[-1]
+    between_ns = max((later - earlier for earlier, later in itertools.pairwise(times_ns)), default=0)
+    return after_ns * 1e-9 if after_ns > between_ns else 0.0

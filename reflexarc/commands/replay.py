@@ -86,7 +86,14 @@ def resimulate(logs: tuple[Path, ...], json: Path | None) -> None:
         result = run_replay(path)
         error = "nothing to compare with" if result.max_qpos_error is None else f"{result.max_qpos_error:g}"
         console.print(f"{path.name}: {result.steps} physics steps, max |Δqpos| = {error} {result.note}")
-        figures.append({"log": str(path), "steps": result.steps, "max_qpos_error": result.max_qpos_error})
+        figures.append(
+            {
+                "log": str(path),
+                "steps": result.steps,
+                "max_qpos_error": result.max_qpos_error,
+                "note": result.note,
+            }
+        )
     write_json(json, figures)
     if any(item["max_qpos_error"] for item in figures):
         raise LogError("a replay differs from its log; the same MuJoCo build and CPU type give 0")
@@ -170,7 +177,7 @@ def replay_with(
         console.print(f"plots: {picture}")
     write_json(json, [figures(result) for result in done])
     beyond = max(done, key=lambda result: result.worst.error)
-    if beyond.worst.error > tolerance:
+    if not beyond.worst.error <= tolerance:  # nor is a tolerance of NaN one that passes
         raise PolicyError(
             f"{name} differs from {beyond.log} by {beyond.worst.error:.3g} of the bounds of {beyond.worst.dim}; "
             f"tolerance {tolerance:g}"

@@ -1,26 +1,31 @@
-"""The policy of a log answers it again to the bit; any other one is told apart."""
+"""The policy of a log answers it again to the bit, and so does its physics; anything else is told apart."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from math import inf
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from contracts.episode_bench import written
 from contracts.openvla_folder import SMALL_TOWERS, write_folder
 from reflexarc.cli import main
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.evaluate import EvalJob, evaluate_batch
 from reflexarc.policies import open_policy
 from reflexarc.policy_replay import replay_policy
+from reflexarc.replay import replay
 from reflexarc.setup import load_setup
 from reflexarc.vla.checkpoint import find
 from reflexarc.vla.openvla import layout
-from reflexarc.wire.messages import CameraFrame
+from reflexarc.wire.messages import ActionChunk, CameraFrame, Message, Observation, SimSteps
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,55 @@ def test_changed_weights_are_told_and_measured(
     assert all(line in told.out for line in at)
     assert f"{result.worst.metres * 1e3:.3g}" in told.out
     assert main(["replay", str(log), "--policy", str(folder), "--tolerance", "1.0"]) == 0
+
+
+def test_an_answer_that_is_no_number_is_infinitely_wrong(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = open_policy("reflexarc-tiny")
+    act = policy.act
+
+    def broken(observation: Observation) -> ActionChunk:
+        chunk = act(observation)
+        actions = chunk.actions.copy()
+        actions[1, 2] = np.nan
+        return msgspec.structs.replace(chunk, actions=actions)
+
+    monkeypatch.setattr(policy, "act", broken)
+    monkeypatch.setattr("reflexarc.policies.open_policy", lambda *_, **__: policy)
+    command = ["replay", str(log), "--policy", "broken", "--picture", str(tmp_path)]
+    assert main([*command, "--tolerance", "1000"]) == 1
+    assert "by inf of the bounds of dz" in capsys.readouterr().err
+    result = replay_policy(log, policy)
+    assert result.same == 0
+    assert {(answer.error, answer.metres, answer.radians) for answer in result.answers} == {(inf, inf, 0.0)}
+    monkeypatch.setattr(policy, "act", act)
+    assert main([*command, "--tolerance", "nan"]) == 1
+
+
+def test_physics_that_is_no_number_or_ends_early_is_told(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = list(EpisodeReader(log).messages())
+    batches = [message for _, message in messages if isinstance(message, SimSteps)]
+    kept = {id(batch) for batch in batches[: len(batches) // 3]}
+    empty = [msgspec.structs.replace(batch, qpos=batch.qpos * np.nan) for batch in batches]
+    changes: dict[str, list[tuple[str, Message]]] = {
+        "early": [item for item in messages if item[0] != "/sim/steps" or id(item[1]) in kept],
+        "nan": [item for item in messages if item[0] != "/sim/steps"]
+        + [("/sim/steps", each) for each in empty],
+    }
+    for name, changed in changes.items():
+        written(tmp_path / f"{name}.mcap", changed)
+    whole, early = replay(log), replay(tmp_path / "early.mcap")
+    assert (whole.max_qpos_error, whole.note) == (0.0, "")
+    assert (early.max_qpos_error, early.compared) == (0.0, len(kept))
+    assert "before its last state: nothing after it was replayed" in early.note
+    assert replay(tmp_path / "nan.mcap").max_qpos_error == inf
+    assert main(["replay", str(tmp_path / "nan.mcap")]) == 1
+    told = capsys.readouterr()
+    assert "= inf" in told.out
+    assert "a replay differs from its log" in told.err
 
 
 def test_what_leaving_image_tokens_out_costs_is_seen_in_a_log_of_all_of_them(
