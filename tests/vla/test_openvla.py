@@ -381,7 +381,8 @@ def test_an_oft_folder_is_a_policy_of_two_cameras_and_a_state(oft_folder: Path) 
         observation("lift the red cube", front=small.image(), wrist=small.image("wrist", 50, 50))
     )
     assert chunk.actions.shape == (5, 7)
-    assert len(chunk.policy_tokens) == policy.info.tokens.most == 8 * 7
+    assert len(chunk.policy_tokens) == policy.info.tokens.most == 0  # its L1 head says numbers, no tokens
+    assert chunk.bins.shape == (5, 7)
     swapped = policy.act(
         observation("lift the red cube", wrist=small.image(), front=small.image("wrist", 50, 50))
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from reflexarc.configs.engine import EngineConfig
 from reflexarc.configs.errors import PolicyError
 from reflexarc.configs.foreign import OpenVlaConfig
 from reflexarc.vla.openvla import layout as layouts
+from reflexarc.vla.openvla import policy as policies
 from reflexarc.vla.openvla.policy import OpenVlaPolicy
 from reflexarc.wire.contracts import BatchPolicy
 from reflexarc.wire.images import encode_image
@@ -82,8 +85,30 @@ def test_a_batch_is_answered_as_one_by_one(folders: dict[str, Path], kind: str) 
         assert isinstance(one, ActionChunk)
         assert one.obs_seq == each.seq
         assert alike(one, other)
-        assert {"preprocess", "vision", "action"} == set(one.latency_ns)
+        assert {"preprocess", "vision", "action", "others"} == set(one.latency_ns)
+        assert {"preprocess", "vision", "action"} == set(other.latency_ns)
     assert not alike(alone[0], alone[1])
+
+
+def test_what_one_prompt_takes_is_no_preparation_of_another(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = policy_of(folders, "openvla")
+    now, decode, prepare = [0], policy._model.decode, policy._asked
+    monkeypatch.setattr(policies, "time", SimpleNamespace(perf_counter_ns=lambda: now[0]))
+
+    def passing(time_ns: int, run: Any, *given: Any) -> Any:
+        now[0] += time_ns
+        return run(*given)
+
+    policy._asked = functools.partial(passing, 10, prepare)  # type: ignore[method-assign]
+    monkeypatch.setattr(policy._model, "decode", functools.partial(passing, 1000, decode))
+    asked = [observation(0), observation(1, "open the drawer"), observation(2, "open the cube")]
+    answers = [each for each in policy.act_batch(asked) if isinstance(each, ActionChunk)]
+    assert [each.latency_ns["preprocess"] for each in answers] == [30, 30, 30]
+    assert [each.latency_ns["action"] for each in answers] == [1000, 1000, 1000]
+    assert [each.latency_ns["others"] for each in answers] == [1000, 1000, 1000]
+    assert [sum(each.latency_ns.values()) for each in answers] == [now[0]] * 3
 
 
 def test_one_that_cannot_be_answered_disturbs_no_other(folders: dict[str, Path]) -> None:
@@ -136,6 +161,12 @@ def test_what_will_be_over_on_arrival_is_what_was_committed(folders: dict[str, P
     told = msgspec.structs.replace(observation(0), committed=going, frozen_steps=3)
     chunk = policy.act(told)
     np.testing.assert_array_equal(chunk.actions[:3], going[:3])
+    assert len({tuple(row) for row in chunk.bins[:3].tolist()}) == 1  # a log shows what is executed
+    np.testing.assert_array_equal(chunk.bins[5:], free.bins[5:])
+    assert chunk.policy_tokens == free.policy_tokens == []  # its head says numbers
+    # An action that the policy said itself lies in the bin that it said.
+    said = policy.act(msgspec.structs.replace(told, committed=free.actions, frozen_steps=len(free.actions)))
+    assert np.abs(said.bins.astype(int) - free.bins)[:, :6].max() <= 1
     np.testing.assert_allclose(chunk.actions[6:], free.actions[6:], atol=1e-9)
     # Where it leads is where it would have led.
     np.testing.assert_allclose(chunk.actions[:, :3].sum(0), free.actions[:, :3].sum(0), atol=1e-9)

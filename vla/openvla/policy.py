@@ -10,6 +10,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from reflexarc.configs.errors import PolicyError, ReflexarcError
 from reflexarc.configs.foreign import OpenVlaConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
+from reflexarc.vla.adapters.emitted import to_emitted
 from reflexarc.vla.commitment import committed, continued
 from reflexarc.vla.openvla.actions import ActionBins, Bounds
 from reflexarc.vla.openvla.eyes import Eyes, Glance
@@ -29,7 +31,7 @@ from reflexarc.vla.placement import place, wait
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.images import encode_image
-from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo
+from reflexarc.wire.messages import F64, ActionChunk, Observation, PolicyInfo, TokenRange
 
 BEGIN, EMPTY = 1, 29871
 """Llama's `<s>`, and its token of an empty piece, `▁`. In training it stood between the prompt and the first action;
@@ -74,6 +76,7 @@ class OpenVlaPolicy:
         self._feels = (
             Bounds.read(statistics, "proprio", config.bounds, self._key) if names[1] in parts else None
         )
+        self._regresses = "action_head" in parts
         self._chunk = _chunk(config, oft=bool(parts))
         self._check_settings(folder)
         self._bins = ActionBins(layout.action_bins, layout.vocabulary)
@@ -86,7 +89,7 @@ class OpenVlaPolicy:
             dims=self._bounds.size,
             film="vision_backbone" in parts,
             state=self._feels.size if self._feels else 0,
-            regress="action_head" in parts,
+            regress=self._regresses,
         )
         load_weights(self._model, layout, parts, device=device, dtype=dtype)
         restore_tables(self._model, device)
@@ -104,7 +107,7 @@ class OpenVlaPolicy:
             image_height=config.image_size,
             image_width=config.image_size,
             tokenizer_id=self._bins.id,
-            tokens=self._bins.token_range((self._chunk or 1) * self._bounds.size),
+            tokens=self._token_range(),
         )
         self._warm_up()
 
@@ -151,9 +154,13 @@ class OpenVlaPolicy:
                 groups.setdefault(len(asked.ids), []).append(asked)
             except ReflexarcError as error:
                 answers[index] = error
+        prepared_ns = time.perf_counter_ns() - began
         for group in groups.values():
-            chunks = self._answer(group, began)
+            chunks = self._answer(group, prepared_ns)
             answers |= {asked.index: chunk for asked, chunk in zip(group, chunks, strict=True)}
+        if len(groups) > 1:
+            whole_ns = time.perf_counter_ns() - began
+            answers = {index: _with_others(answer, whole_ns) for index, answer in answers.items()}
         return [answers[index] for index in range(len(observations))]
 
     def _asked(self, index: int, observation: Observation) -> _Asked:
@@ -163,9 +170,9 @@ class OpenVlaPolicy:
         return _Asked(index, observation, ids, glances, self._state(observation))
 
     @torch.inference_mode()
-    def _answer(self, group: list[_Asked], began: int) -> list[ActionChunk]:
-        """One pass of the model. latency_ns: of the whole batch, which is what each robot waited for."""
-        prepared = time.perf_counter_ns()
+    def _answer(self, group: list[_Asked], prepared_ns: int) -> list[ActionChunk]:
+        """One pass of the model. prepared_ns: what the preparation of the whole batch took."""
+        began = time.perf_counter_ns()
         seen = self._eyes.see([each.glances for each in group])
         wait(self._device)
         looked = time.perf_counter_ns()
@@ -174,7 +181,7 @@ class OpenVlaPolicy:
         before = self._model.assemble(seen, ids, torch.cat(states) if states else None)
         values, bins = self._run(before, seen.shape[1])
         decided = time.perf_counter_ns()
-        latency = {"preprocess": prepared - began, "vision": looked - prepared, "action": decided - looked}
+        latency = {"preprocess": prepared_ns, "vision": looked - began, "action": decided - looked}
         return [
             self._reply(asked.observation, row_values, row_bins, latency)
             for asked, row_values, row_bins in zip(group, values, bins, strict=True)
@@ -185,15 +192,21 @@ class OpenVlaPolicy:
     ) -> ActionChunk:
         """values (H, D) in [-1, 1] and their bins as the answer to `observation`."""
         raw = self._bounds.restore(values)[: self._spec.horizon]
-        actions = to_canonical(raw, self._config.action, observation.state.pose_base_tcp_commanded)
+        pose = observation.state.pose_base_tcp_commanded
+        actions = continued(to_canonical(raw, self._config.action, pose), observation, self._spec)
+        going = len(committed(observation, self._spec))
+        shown = bins[: self._spec.horizon].astype(np.int16)
+        if going:
+            emitted = self._bounds.normalise(to_emitted(actions[:going], self._config.action, pose))
+            shown[:going] = self._bins.nearest(emitted)
         return ActionChunk(
             t_ns=monotonic_ns() if observation.clock == "monotonic" else observation.t_ns,
             clock=observation.clock,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=continued(actions, observation, self._spec),
-            bins=bins[: self._spec.horizon].astype(np.int16),
-            policy_tokens=self._bins.ids(bins).flatten().tolist(),
+            actions=actions,
+            bins=shown,
+            policy_tokens=[] if self._regresses else self._bins.ids(bins).flatten().tolist(),
             tokenizer_id=self._info.tokenizer_id,
             step_ns=self._spec.step_ns,
             spec_id=self._spec.id,
@@ -289,6 +302,11 @@ class OpenVlaPolicy:
             raise PolicyError(f"horizon {used}: this checkpoint emits {emitted} actions at a time")
         return used
 
+    def _token_range(self) -> TokenRange:
+        if self._regresses:
+            return TokenRange()
+        return self._bins.token_range((self._chunk or 1) * self._bounds.size)
+
     def _check_settings(self, folder: Path) -> None:
         cameras = self._config.cameras
         if self._chunk is None and len(cameras) > 1:
@@ -296,6 +314,14 @@ class OpenVlaPolicy:
                 f"{folder}: {len(cameras)} cameras ({', '.join(cameras)}); OpenVLA sees one image, only "
                 "OpenVLA-OFT more; set `cameras` to one"
             )
+
+
+def _with_others(answer: ActionChunk | ReflexarcError, whole_ns: int) -> ActionChunk | ReflexarcError:
+    """With the stage `others`, the batch's passes of other prompts: all stages together are what a robot waited for."""
+    if isinstance(answer, ReflexarcError):
+        return answer
+    own_ns = sum(answer.latency_ns.values())
+    return msgspec.structs.replace(answer, latency_ns=answer.latency_ns | {"others": whole_ns - own_ns})
 
 
 def _chunk(config: OpenVlaConfig, *, oft: bool) -> int | None:
