@@ -11,7 +11,7 @@ import dataclasses
 import msgspec
 import numpy as np
 
-from reflexarc.configs.errors import RobotError, SafetyError
+from reflexarc.configs.errors import ReflexarcError, RobotError
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.servo import open_servo, with_input
@@ -35,6 +35,9 @@ from reflexarc.wire.messages import (
     State,
 )
 
+LATEST_NS = 2**63 - 1
+"""The largest number that a message's time can be."""
+
 
 def cause(rule: str, field: str, asked: float = 0.0, allowed: float = 0.0) -> Intervention:
     """The record of a stop whose cause lies outside the filter; without numbers where there are none."""
@@ -51,7 +54,10 @@ class HostTick:
 
 
 class RobotHost:
-    """Drives `robot`, which must be connected before the first tick; never raises for what a driver does."""
+    """Drives `robot`, which must be connected before the first tick; once started, never raises for what a driver does.
+
+    Whatever kind of error a driver raises is a fault of the driver: the host must live to stop the arm.
+    """
 
     def __init__(self, robot: Robot, config: RobotConfig, safety: SafetyConfig, clock: str) -> None:
         """clock: name of the clock of every `now_ns`. RobotError if the driver's joints are not the config's."""
@@ -61,9 +67,11 @@ class RobotHost:
                 f"{', '.join(config.joint_names)}"
             )
         self._robot = robot
+        n = len(config.joints)
+        self._shapes = {"joint_position": n, "joint_velocity": n, "joint_effort": n, "wrench_tcp": 6}
         self._clock = clock
         self._filter = SafetyFilter(config, safety, clock)
-        self._servo = open_servo(config)
+        self._servo = open_servo(config, safety)
         self._stop_category = config.stop_category
         self._memory: Memory | None = None
 
@@ -94,11 +102,12 @@ class RobotHost:
         assert self._memory is not None
         self._read(now_ns)
         command, self._memory, report = self._filter.filter(self._memory, self._measured, setpoint, now_ns)
-        # What stopped the arm from outside the filter is on record as a rule, too.
-        if self._causes:
-            found = [*self._causes, *report.interventions]
-            report, self._causes = msgspec.structs.replace(report, interventions=found), []
-        self._write(now_ns, command)
+        causes, self._causes = self._causes, []
+        cut = self._write(now_ns, command)
+        # What stopped the arm from outside the filter is on record as a rule, too, and so is what the servo was not
+        # sent. The filter's own rules come last: see `latched_by`.
+        found = [*cut, *causes, *report.interventions]
+        report = msgspec.structs.replace(report, interventions=found)
         state = self._state(now_ns, self._memory)
         if report.state != report.previous_state:
             text = f"{report.previous_state} -> {report.state}: {report.reason}"
@@ -155,15 +164,25 @@ class RobotHost:
     def _read(self, now_ns: int) -> None:
         """The newest reading; a driver that fails keeps its last one, whose age the filter judges."""
         try:
-            self._measured = self._robot.read()
-        except RobotError as error:
-            self._report_fault(now_ns, "read", str(error))
+            measured = self._robot.read()
+            self._check(measured)
+        except Exception as error:
+            self._report_fault(now_ns, "read", _said(error))
         else:
+            self._measured = measured
             self._faults.pop("read", None)
 
-    def _write(self, now_ns: int, command: JointCommand) -> None:
+    def _check(self, measured: Measured) -> None:
+        """Raises RobotError if an array of a reading has a wrong shape."""
+        for name, size in self._shapes.items():
+            if getattr(measured, name).shape != (size,):
+                raise RobotError(f"{name} has shape {getattr(measured, name).shape}; it must be ({size},)")
+
+    def _write(self, now_ns: int, command: JointCommand) -> tuple[Intervention, ...]:
+        """Send it on; what the servo's limits cut from it."""
         assert self._memory is not None
         at_once = self._stop_category == 0 and self._memory.state in LATCHED
+        cut: tuple[Intervention, ...] = ()
         try:
             if at_once or self._filter.released(self._memory):
                 if not self._halted:
@@ -172,19 +191,21 @@ class RobotHost:
                     self._halted = True
                     self._note(now_ns, "halt", f"arm holds by its own brakes ({self._memory.state})")
             else:
-                self._robot.write(self._served(command))
+                served, cut = self._served(command)
+                self._robot.write(served)
                 self._halted = False
-        except (RobotError, SafetyError) as error:
-            self._report_fault(now_ns, "written", str(error))
-            self.trip(f"driver cannot be written: {error}", cause("driver_write", "driver"))
-
+        except Exception as error:
+            self._report_fault(now_ns, "written", _said(error))
+            self.trip(f"driver cannot be written: {_said(error)}", cause("driver_write", "driver"))
         else:
             self._faults.pop("written", None)
+        return cut
 
-    def _served(self, command: JointCommand) -> JointCommand:
-        """The command with what the arm's servo is sent for it. SafetyError if that is not finite."""
+    def _served(self, command: JointCommand) -> tuple[JointCommand, tuple[Intervention, ...]]:
+        """The command with what the arm's servo is sent for it, and what was cut. SafetyError if that is not finite."""
         measured = self._measured
-        return with_input(self._servo, command, measured.joint_position, measured.joint_velocity)
+        served = with_input(self._servo, command, measured.joint_position, measured.joint_velocity)
+        return served, self._servo.cut
 
     def _report_fault(self, now_ns: int, what: str, text: str) -> None:
         """Note what the driver says, once for as long as it says the same."""
@@ -211,7 +232,7 @@ class RobotHost:
             gripper=measured.gripper,
             gripper_commanded=memory.gripper,
             safety=memory.state,
-            chunk_age_ns=-1 if memory.last is None else chunk_age_ns(memory.last, now_ns),
+            chunk_age_ns=-1 if memory.last is None else min(chunk_age_ns(memory.last, now_ns), LATEST_NS),
         )
 
     def _measured_pose(self, measured: Measured) -> F64:
@@ -228,3 +249,8 @@ class RobotHost:
         return HostReply(
             t_ns=request.t_ns, clock=self._clock, seq=request.seq, ok=ok, safety=safety, text=text
         )
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, with its kind where that is none of ours: the text alone may say nothing."""
+    return str(error) if isinstance(error, ReflexarcError) else f"{type(error).__name__}: {error}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
 import numpy as np
 import pytest
 
 from reflexarc.configs.errors import RobotError
+from reflexarc.configs.load import load_robot
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.robots.fake import FakeRobot
@@ -20,21 +24,31 @@ from reflexarc.wire.messages import (
     HostReply,
     HostRequest,
     JointCommand,
+    Measured,
     Setpoint,
     State,
 )
 
 
 class Recorded(FakeRobot):
-    """A fake that counts what is written to it."""
+    """A fake that counts what is written to it, and fails as it is told."""
 
     written = 0
-    refuses = False
+    refuses: Exception | None = None
+    blind: Exception | None = None
+    joints_read = slice(None)
+
+    def read(self) -> Measured:
+        """As many joints as it still sees."""
+        if self.blind is not None:
+            raise self.blind
+        measured = super().read()
+        return msgspec.structs.replace(measured, joint_position=measured.joint_position[self.joints_read])
 
     def write(self, command: JointCommand) -> None:
         """Count it, then go there."""
-        if self.refuses:
-            raise RobotError("the device refuses")
+        if self.refuses is not None:
+            raise self.refuses
         self.written += 1
         super().write(command)
 
@@ -186,15 +200,67 @@ def test_an_unreadable_driver_is_named_once_and_stops(bench: Bench) -> None:
     ]
 
 
-def test_a_driver_that_refuses_to_be_written_stops(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RobotError("the device refuses"), "the device refuses"),
+        (ConnectionResetError("its line is closed"), "ConnectionResetError: its line is closed"),
+        (ValueError(), "ValueError: "),
+    ],
+)
+def test_a_driver_that_refuses_to_be_written_stops(bench: Bench, error: Exception, text: str) -> None:
     bench.ask("enable")
     bench.tick(0.0)
-    bench.robot.refuses = True
+    bench.robot.refuses = error
     bench.tick(0.0)
     result = bench.tick(0.0)
     assert result.state.safety == "protective_stop"
     assert result.report is not None
-    assert "the device refuses" in result.report.reason
+    assert result.report.reason == f"driver cannot be written: {text}"
+    bench.robot.refuses = None
+    assert bench.tick().state.safety == "protective_stop"
+
+
+def test_a_driver_that_fails_to_be_read_in_any_way_is_silent(bench: Bench) -> None:
+    bench.ask("enable")
+    bench.tick(0.0)
+    bench.robot.blind = OSError("no such device")
+    bench.robot.joints_read = slice(6)
+    results = [bench.tick(0.0)]
+    bench.robot.blind = None
+    results += [bench.tick(0.0) for _ in range(20)]
+    assert results[-1].state.safety == "protective_stop"
+    faults = [event.text for result in results for event in result.events if event.kind == "driver_fault"]
+    assert faults == [
+        "driver cannot be read: OSError: no such device",
+        "driver cannot be read: joint_position has shape (6,); it must be (7,)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule"), [("velocity", "servo_acceleration"), ("joint_impedance", "effort_rate")]
+)
+def test_what_the_servo_is_not_sent_is_on_record(mode: str, rule: str, safety: SafetyConfig) -> None:
+    bench = Bench(load_robot("panda", [f"servo.mode={mode}"]), safety)
+    bench.host.restart(0)
+    bench.ask("enable")
+    assert bench.tick(0.0).report is not None
+    assert bench.tick(0.0).report is None
+    bench.robot._position = bench.robot._position + np.array([0.0, 0.1, 0, 0, 0, 0, 0])
+    report = bench.tick(0.0).report
+    assert report is not None
+    assert [(item.rule, item.field) for item in report.interventions] == [(rule, "joint2")]
+    assert report.interventions[0].asked < report.interventions[0].allowed < 0
+
+
+def test_a_chunk_s_age_can_be_published_whatever_it_is(bench: Bench) -> None:
+    bench.ask("enable")
+    bench.tick(0.0)
+    assert bench.host._memory is not None
+    last = msgspec.structs.replace(bench.setpoint(np.array(bench.config.home)), chunk_age_ns=2**63 - 1)
+    bench.host._memory = dataclasses.replace(bench.host._memory, last=last)
+    bench.now_ns += 1
+    assert isinstance(decode(encode(bench.tick().state)), State)
 
 
 def test_a_stop_from_outside_the_filter_is_on_record_by_its_rule(bench: Bench) -> None:
@@ -217,7 +283,7 @@ def test_a_stop_from_outside_the_filter_is_on_record_by_its_rule(bench: Bench) -
 def test_a_driver_that_refuses_is_on_record_by_its_rule(bench: Bench) -> None:
     bench.ask("enable")
     bench.tick(0.0)
-    bench.robot.refuses = True
+    bench.robot.refuses = RobotError("the device refuses")
     bench.tick(0.0)
     report = bench.tick(0.0).report
     assert report is not None

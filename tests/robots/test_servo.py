@@ -7,11 +7,12 @@ import functools
 import numpy as np
 import pytest
 
-from reflexarc.configs.errors import ConfigError, RobotError
+from reflexarc.configs.errors import ConfigError, RobotError, SafetyError
 from reflexarc.configs.load import load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig, ServoMode
 from reflexarc.robots.host import RobotHost
 from reflexarc.robots.servo import ImpedanceServo, open_servo
+from reflexarc.safety.torque import InputLimits
 from reflexarc.sim.driver import MujocoRobot
 from reflexarc.sim.world import World
 from reflexarc.wire.messages import F64, HostRequest, JointCommand, Setpoint, State
@@ -139,6 +140,33 @@ def test_torque_and_its_rate_keep_their_limits_whatever_is_measured(mode: ServoM
         assert np.all(np.abs(torque) <= effort + 1e-9)
         assert np.all(np.abs(torque - before) <= step + 1e-9)
         before = torque
+
+
+def test_a_velocity_servo_far_from_its_place_keeps_its_limits_and_passes_nothing() -> None:
+    config, safety = robot("velocity"), load_safety("panda")
+    servo, limits = open_servo(config, safety), InputLimits.velocity(config, safety)
+    position, sent = np.array(config.home), np.zeros(7)
+    goal = position + 0.2
+    rules: set[str] = set()
+    for _ in range(200):
+        before, sent = sent, servo.input(command(goal), position, sent)
+        assert np.all(np.abs(sent) <= limits.most)
+        assert np.all(np.abs(sent - before) <= limits.step + 1e-9)
+        rules |= {item.rule for item in servo.cut}
+        position = position + sent * config.tick_ns * 1e-9
+        assert np.all(position <= goal + 1e-3)
+    np.testing.assert_allclose(position, goal, atol=1e-3)
+    assert rules == {"servo_velocity", "servo_acceleration"}
+
+
+def test_a_reading_that_is_no_number_is_not_remembered() -> None:
+    home = np.array(robot("velocity").home)
+    for mode in MODES[1:3]:
+        servo = open_servo(robot(mode))
+        servo.begin(np.full(7, np.nan))
+        with pytest.raises(SafetyError, match="must be finite"):
+            servo.input(command(home), np.full(7, np.nan), np.full(7, np.nan))
+        assert np.isfinite(servo.input(command(home), home, np.zeros(7))).all()
 
 
 def test_the_null_space_holds_the_posture_and_leaves_the_tcp_alone() -> None:
