@@ -1,7 +1,7 @@
 """What `inference.py` times of OpenVLA: ours, and `transformers` on the very same weights.
 
-Pictures are 8-bit arrays in memory and answers end there, so preprocessing and copies count. `transformers` gets our
-image tokens' modules too: only the language model is run differently.
+A camera frame is turned into image tokens as the policy does it, and answers end in memory, so preprocessing and copies
+count. `transformers` gets our image tokens too: only the language model is run differently.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from transformers import LlamaForCausalLM
 
 from reflexarc.configs.engine import EngineConfig
 from reflexarc.configs.foreign import OpenVlaConfig
-from reflexarc.vla.openvla.eyes import Eyes
-from reflexarc.vla.openvla.images import to_towers
+from reflexarc.vla.openvla.eyes import Eyes, Glance
 from reflexarc.vla.openvla.layout import LLAMA_DEFAULTS, TOWERS, Layout
 from reflexarc.vla.openvla.model import OpenVlaModel
 from reflexarc.wire.images import encode_image
+from reflexarc.wire.messages import CameraFrame
 
 DIMS, CHUNK = 7, 8
 PROMPT = 20
@@ -69,7 +69,7 @@ class OpenVlaSubject:
     layout: Layout
     model: OpenVlaModel
     reference: LlamaForCausalLM
-    image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    frame: CameraFrame
     ids: Tensor
     device: torch.device
     dtype: torch.dtype
@@ -96,19 +96,30 @@ class OpenVlaSubject:
             torch.set_default_dtype(before)
         size = layout.towers[0].image
         image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        frame = encode_image(image, camera="front", seq=0, t_capture_ns=0)
         ids = torch.randint(3, 1000, (1, PROMPT), device=device)
-        return cls(layout, model, reference, image, ids, device, dtype)
+        return cls(layout, model, reference, frame, ids, device, dtype)
 
-    def towers(self) -> list[Tensor]:
-        """The picture as tensors on the device."""
-        return [
-            each[None].to(self.device, self.dtype, non_blocking=True)
-            for each in to_towers([self.image], self.layout)
-        ]
+    @property
+    def patches(self) -> int:
+        """Image tokens."""
+        return self.layout.towers[0].patches
 
-    def prefix(self) -> Tensor:
+    def eyes(self, model: OpenVlaModel, *, reuse: bool = False) -> Eyes:
+        """As the policy has them on this device. reuse: a picture seen before is neither prepared nor seen again."""
+        config = OpenVlaConfig(
+            image_size=self.layout.towers[0].image, engine=EngineConfig(reuse_vision=reuse)
+        )
+        cuda = self.device.type == "cuda"
+        return Eyes(model, self.layout, config, device=self.device, dtype=self.dtype, on_gpu=cuda)
+
+    def glance(self, eyes: Eyes) -> Glance:
+        """The picture as far as it is prepared on the processor."""
+        return eyes.glance(self.frame, self.ids[0].tolist(), end=False)
+
+    def prefix(self, model: OpenVlaModel, eyes: Eyes, glance: Glance | None = None) -> Tensor:
         """Embeddings of everything before the actions."""
-        return self.model.sequence(self.towers(), self.ids, None, end=False)
+        return model.assemble(eyes.see([[glance or self.glance(eyes)]]), self.ids, None)
 
     def variants(self, *, compiled: bool) -> dict[str, Answer]:
         """Each answers one observation: action tokens one after another, or a chunk in parallel."""
@@ -116,7 +127,7 @@ class OpenVlaSubject:
         found: dict[str, Answer] = {"tokens: transformers generate": self._generate({})}
         if compiled:
             found["tokens: transformers static, compiled"] = self._generate(static, compiled=True)
-        found["chunk: transformers"] = self._chunk_reference
+        found["chunk: transformers"] = self._chunk_reference()
         for name, engine in self._engines(compiled=compiled).items():
             found[f"tokens: ours, {name}"] = self._ours(engine, chunk=False)
             found[f"chunk: ours, {name}"] = self._ours(engine, chunk=True)
@@ -127,19 +138,19 @@ class OpenVlaSubject:
     def stages(self) -> dict[str, Answer]:
         """The passes of an answer of ours, in order."""
         held: dict[str, Any] = {}
-        model = self.model
-        model.set_engine(EngineConfig())
+        model = self.model.sharing_weights(EngineConfig())
+        eyes = self.eyes(model)
 
         def preprocess() -> Tensor:
-            held["towers"] = self.towers()
+            held["glance"] = self.glance(eyes)
             return self.ids
 
         def vision() -> Tensor:
-            held["prefix"] = model.sequence(held["towers"], self.ids, None, end=False)
+            held["prefix"] = self.prefix(model, eyes, held["glance"])
             return self.ids
 
         def language() -> Tensor:
-            return model.decode(held["prefix"], model.patches(held["towers"]))[0].cpu()
+            return model.decode(held["prefix"], self.patches)[0].cpu()
 
         return {"preprocess": preprocess, "vision": vision, "language": language}
 
@@ -148,9 +159,8 @@ class OpenVlaSubject:
         copy_rate, product_rate = rates(self.device, self.dtype)
         language = numbers([self.model.llama.layers])
         eyes = numbers([self.model.towers, self.model.projector])
-        patches = self.layout.towers[0].patches
-        prefix = patches + PROMPT
-        operations = 2 * (language * prefix + eyes * patches)
+        prefix = self.patches + PROMPT
+        operations = 2 * (language * prefix + eyes * self.patches)
         decode_s = (DIMS - 1) * language * (torch.finfo(self.dtype).bits // 8) / copy_rate
         return {
             "copy_gb_per_s": copy_rate * 1e-9,
@@ -162,10 +172,10 @@ class OpenVlaSubject:
     @torch.inference_mode()
     def agreement(self) -> dict[str, float]:
         """Our logits of the action rows against `transformers`' on the same tokens, all given at once."""
-        model = self.model
-        model.set_engine(EngineConfig())
-        prefix = self.prefix()
-        ids, logits = model.generate(self.towers(), self.ids)
+        model = self.model.sharing_weights(EngineConfig())
+        prefix = self.prefix(model, self.eyes(model))
+        for _ in range(model.warm_ups):  # on a GPU the last one is a replay
+            ids, logits = model.decode(prefix, self.patches)
         forced = torch.cat([prefix, model.embed(ids[:, :-1])], dim=1)
         hidden = model.llama(inputs_embeds=forced).last_hidden_state[:, prefix.shape[1] - 1 :]
         expected = model.action_logits(hidden)
@@ -195,27 +205,20 @@ class OpenVlaSubject:
 
     def _ours(self, engine: EngineConfig, *, chunk: bool) -> Answer:
         # Its own graphs and cache, the same weights.
-        model = self.model.sharing_weights(engine)
-
-        def run() -> Tensor:
-            if chunk:
-                return model.parallel(self.towers(), self.ids, None, CHUNK)[1].cpu()
-            return model.generate(self.towers(), self.ids)[0].cpu()
-
-        return run
+        return self._answering(self.model.sharing_weights(engine), chunk=chunk)
 
     def _seen_before(self) -> Answer:
         """Tokens of a camera whose picture has not changed: known by its digest, neither prepared nor seen again."""
-        config = OpenVlaConfig(image_size=self.layout.towers[0].image)
-        cuda = self.device.type == "cuda"
-        model = self.model.sharing_weights(config.engine)
-        eyes = Eyes(model, self.layout, config, device=self.device, dtype=self.dtype, on_gpu=cuda)
-        frame = encode_image(self.image, camera="front", seq=0, t_capture_ns=0)
-        told = self.ids[0].tolist()
+        return self._answering(self.model.sharing_weights(EngineConfig()), chunk=False, reuse=True)
+
+    def _answering(self, model: OpenVlaModel, *, chunk: bool, reuse: bool = False) -> Answer:
+        eyes = self.eyes(model, reuse=reuse)
 
         def run() -> Tensor:
-            seen = eyes.see([[eyes.glance(frame, told, end=False)]])
-            return model.decode(model.assemble(seen, self.ids, None), seen.shape[1])[0].cpu()
+            before = self.prefix(model, eyes)
+            if chunk:
+                return model.decode_chunk(before, CHUNK, self.patches)[1].cpu()
+            return model.decode(before, self.patches)[0].cpu()
 
         return run
 
@@ -228,8 +231,10 @@ class OpenVlaSubject:
             setting._compile_all_devices = True
             options = options | {"compile_config": setting}
 
+        model, eyes = self.model, self.eyes(self.model)
+
         def run() -> Tensor:
-            prefix = self.prefix()
+            prefix = self.prefix(model, eyes)
             mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
             found: Tensor = self.reference.generate(
                 inputs_embeds=prefix,
@@ -244,13 +249,17 @@ class OpenVlaSubject:
 
         return run
 
-    def _chunk_reference(self) -> Tensor:
+    def _chunk_reference(self) -> Answer:
         """OFT's chunk by `transformers`' own Llama: one pass in which all see all."""
-        model = self.model
-        before = model.sequence(self.towers(), self.ids, None, end=True)
-        start, empty = before.shape[1] - 1, before.new_zeros(1, CHUNK * DIMS, before.shape[2])
-        whole = torch.cat([before, empty, model.embed(torch.full_like(self.ids[:, :1], 2))], dim=1)
-        length = whole.shape[1]
-        mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=whole.device)
-        hidden = model.llama(inputs_embeds=whole, attention_mask=mask, use_cache=False).last_hidden_state
-        return model.action_logits(hidden[:, start : start + CHUNK * DIMS]).argmax(-1).cpu()
+        model, eyes = self.model, self.eyes(self.model)
+
+        def run() -> Tensor:
+            before = self.prefix(model, eyes)
+            start, empty = before.shape[1] - 1, before.new_zeros(1, CHUNK * DIMS, before.shape[2])
+            whole = torch.cat([before, empty, model.embed(torch.full_like(self.ids[:, :1], 2))], dim=1)
+            length = whole.shape[1]
+            mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=whole.device)
+            hidden = model.llama(inputs_embeds=whole, attention_mask=mask, use_cache=False).last_hidden_state
+            return model.action_logits(hidden[:, start : start + CHUNK * DIMS]).argmax(-1).cpu()
+
+        return run

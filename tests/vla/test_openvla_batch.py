@@ -46,10 +46,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def policy_of(folders: dict[str, Path], kind: str, **engine: Any) -> OpenVlaPolicy:
+def policy_of(folders: dict[str, Path], kind: str, *, settings: Any = None, **engine: Any) -> OpenVlaPolicy:
     cameras = ("front",) if kind == "openvla" else ("front", "wrist")
-    config = OpenVlaConfig(statistics="bridge_orig", cameras=cameras, engine=EngineConfig(**engine))
-    return OpenVlaPolicy(folders[kind], config)
+    how = {"statistics": "bridge_orig", "cameras": cameras, "engine": EngineConfig(**engine)}
+    return OpenVlaPolicy(folders[kind], OpenVlaConfig(**how, **(settings or {})))
 
 
 def observation(seq: int, instruction: str = "lift the red cube", **pictures: str) -> Observation:
@@ -144,10 +144,15 @@ def test_a_camera_that_has_not_changed_is_not_seen_again(folders: dict[str, Path
         assert sum(seen) == new
 
 
-def test_pictures_prepared_on_the_device_give_the_same_answer(folders: dict[str, Path]) -> None:
-    usual, there = (policy_of(folders, "oft", reuse_vision=False) for _ in range(2))
-    there._eyes._on_gpu = there._eyes._round_up = True
+@pytest.mark.parametrize("resize", ["bicubic", "lanczos3"])
+def test_pictures_prepared_on_the_device_give_the_same_answer(folders: dict[str, Path], resize: str) -> None:
+    """Lanczos is the processor's all the same, where a picture has not the towers' size already."""
+    settings = {"resize": resize, "rotate_180": resize == "lanczos3"}
+    usual, there = (policy_of(folders, "oft", settings=settings, reuse_vision=False) for _ in range(2))
+    there._eyes._on_gpu = True
     asked = [observation(0), observation(1), observation(2)]
+    small_one = encode_image(np.full((28, 28, 3), 90, np.uint8), camera="wrist", seq=1, t_capture_ns=0)
+    asked[1] = msgspec.structs.replace(asked[1], images=asked[1].images | {"wrist": small_one})
     for one, other in zip(usual.act_batch(asked), there.act_batch(asked), strict=True):
         assert isinstance(one, ActionChunk)
         assert isinstance(other, ActionChunk)

@@ -1,7 +1,8 @@
 """From the camera frames of several robots to OpenVLA's image tokens, in one pass of the towers.
 
 A picture that was seen before (`engine/reuse.py`) is neither decoded nor seen again. On a GPU its bytes are prepared
-there (`pixels.py`), unless the settings ask for JPEG and Lanczos, which only the processor does as training did.
+there (`pixels.py`), but for JPEG and Lanczos where the settings ask for them and the picture has another size: only the
+processor does these as training did.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import OpenVlaConfig
 from reflexarc.vla.engine.reuse import Features, digest
-from reflexarc.vla.openvla.images import Pixels, prepare, to_towers
+from reflexarc.vla.openvla.images import Pixels, as_recorded, prepare, to_towers
 from reflexarc.vla.openvla.layout import Layout
 from reflexarc.vla.openvla.model import OpenVlaModel
 from reflexarc.vla.openvla.pixels import on_device
@@ -54,8 +55,7 @@ class Eyes:
     ) -> None:
         self._model, self._layout, self._config = model, layout, config
         self._device, self._dtype = device, dtype
-        self._on_gpu = on_gpu and config.resize == "bicubic"
-        self._round_up = on_gpu
+        self._on_gpu = on_gpu
         self.features = Features(enabled=config.engine.reuse_vision)
 
     def glances(self, observation: Observation, ids: list[int], *, end: bool) -> list[Glance]:
@@ -94,15 +94,13 @@ class Eyes:
         if self._model.film:
             told = torch.tensor([ids], device=self._device)
             words = self._model.words(told, end=end).mean(dim=1)[0]
-        if not self._on_gpu:
-            pixels = prepare(image, self._layout.towers[0].image, self._config)
-        else:
-            pixels = np.ascontiguousarray(image[::-1, ::-1]) if self._config.rotate_180 else image
+        bring = as_recorded if self._on_gpu else prepare
+        pixels = bring(image, self._layout.towers[0].image, self._config)
         return Glance(key, None, pixels, words)
 
     def _compute(self, glances: list[Glance]) -> Tensor:
         """(N, patches, width) for N glances or more."""
-        while self._round_up and len(glances) & (len(glances) - 1):
+        while self._on_gpu and len(glances) & (len(glances) - 1):
             glances = [*glances, glances[-1]]
         towers = [each.to(self._device, self._dtype) for each in self._towers(glances)]
         words = [each.words for each in glances if each.words is not None]
@@ -113,9 +111,13 @@ class Eyes:
         if not self._on_gpu:
             return to_towers(pictures, self._layout)
         alike = len({each.shape for each in pictures}) == 1
-        groups = [np.stack(pictures)] if alike else [each[None] for each in pictures]
+        groups = [pictures] if alike else [[each] for each in pictures]
         prepared = [
-            on_device(torch.from_numpy(each).to(self._device), self._layout, crop=self._config.center_crop)
-            for each in groups
+            on_device(
+                torch.from_numpy(np.stack(group)).to(self._device),
+                self._layout,
+                crop=self._config.center_crop,
+            )
+            for group in groups
         ]
         return [torch.cat(towers) for towers in zip(*prepared, strict=True)]

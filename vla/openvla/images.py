@@ -30,12 +30,18 @@ _JPEG = {"quality": 95, "subsampling": "4:2:0"}
 
 
 def prepare(image: Pixels, size: int, config: OpenVlaConfig) -> Pixels:
-    """(H, W, 3) RGB to what the processor is given: turned, brought to `size` and cropped as the settings say."""
+    """(H, W, 3) RGB to what the towers' own preprocessing is given: turned, resized and cropped as the settings say."""
+    image = as_recorded(image, size, config)
+    return center_crop(image, size) if config.center_crop else image
+
+
+def as_recorded(image: Pixels, size: int, config: OpenVlaConfig) -> Pixels:
+    """(H, W, 3) RGB as the training data holds it: turned, and brought to `size` where the settings ask for Lanczos."""
     if config.rotate_180:
         image = np.ascontiguousarray(image[::-1, ::-1])
     if config.resize == "lanczos3" and image.shape[:2] != (size, size):
         image = lanczos_by_jpeg(image, size)
-    return center_crop(image, size) if config.center_crop else image
+    return image
 
 
 def lanczos_by_jpeg(image: Pixels, size: int) -> Pixels:
