@@ -4,9 +4,9 @@ Rows are those of the one label function (`sampling.py`), on its grid. lerobot's
 frame rate; the true capture times stand beside it in `reflexarc.t_ns`. What else is needed to make a log of a row again
 (`lerobot_import.py`) stands in further features named `reflexarc.*`, which no policy of lerobot's looks at.
 
-Episodes are written in parts of their own, each verified by reading every frame back, and joined at the end: whatever
-interrupts an export, the parts that are whole are not written again, and the folder asked for is there only once it is
-complete.
+Episodes are written in parts of their own, each verified by reading every frame back, and joined at the end, where all
+frames are compared with the parts': whatever interrupts an export, the parts that are whole are not written again, and
+the folder asked for is there only once it is complete.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.format import CAMERA_PREFIX
+from reflexarc.datasets.lerobot_reader import LeRobotReader
 from reflexarc.datasets.lerobot_v2 import VERSION as V2
 from reflexarc.datasets.lerobot_v2 import write_v2
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.sampling import SAMPLER_VERSION, TCP_DIMS, Samples, sample_episode
+from reflexarc.datasets.sampling import SAMPLER_VERSION, TCP_DIMS, Samples, row_pictures, sample_episode
 from reflexarc.datasets.session import EpisodeEntry, Session
 from reflexarc.datasets.statistics import statistics
 
@@ -42,6 +43,8 @@ DECODER = "pyav"
 """It brings its own FFmpeg; lerobot's default looks for one on the machine."""
 Version = Literal["v3", "v2.1"]
 PART_EPISODES = 20
+_BATCH = 16
+"""Rows whose pictures are compared at once."""
 _OFF_RATE = 0.05
 """How far rows may be from a step apart, as a share of it: lerobot counts time by rows, and cuts chunks from them."""
 _GAP_STEPS = 1.5
@@ -92,6 +95,14 @@ class _Job:
     key: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Episode:
+    """A log and its rows, without their pictures: twenty episodes of those would fill the memory."""
+
+    reader: EpisodeReader
+    samples: Samples
+
+
 def export(
     session: Path,
     out: Path,
@@ -134,6 +145,7 @@ def export(
     try:
         _join(parts, parts_folder / "whole")
         page = _page(job, pages, parts_folder / "whole")
+        _verify_joined(parts, parts_folder / "whole")
         made = parts_folder / "whole"
         if version == V2:
             made = parts_folder / V2
@@ -189,12 +201,13 @@ def _encoder() -> str:
     raise LogError("this machine has no encoder for AV1 or H.264; export with --codec png")
 
 
-def _features(job: _Job, samples: Samples) -> dict[str, Any]:
+def _features(job: _Job, episode: _Episode) -> dict[str, Any]:
+    samples = episode.samples
     kind = "image" if job.codec == "png" else "video"
     joints = [f"joint{index + 1}" for index in range(samples.joint_position.shape[1])]
     features: dict[str, Any] = {
-        IMAGE + camera: {"dtype": kind, "shape": image.shape[1:], "names": ["height", "width", "channels"]}
-        for camera, image in samples.images.items()
+        IMAGE + camera: {"dtype": kind, "shape": image.shape, "names": ["height", "width", "channels"]}
+        for camera, image in next(row_pictures(episode.reader, job.cameras, samples.t_ns)).items()
     }
     features[STATE] = {"dtype": "float32", "shape": (len(joints) + 1,), "names": [*joints, "gripper"]}
     features[ACTION] = {"dtype": "float32", "shape": (len(TCP_DIMS),), "names": list(TCP_DIMS)}
@@ -244,9 +257,9 @@ def _write_part(job: _Job, entries: Sequence[EpisodeEntry], part: Path, logs: li
     episodes = [_sampled(job, entry) for entry in entries]
     try:
         dataset = _create(job, episodes[0], aside)
-        for samples in episodes:
-            for row in range(samples.rows_to_learn):
-                dataset.add_frame(_frame(samples, row))
+        for episode in episodes:
+            for frame in _frames(job, episode):
+                dataset.add_frame(frame)
             dataset.save_episode(parallel_encoding=False)
         dataset.finalize()
     except (OSError, RuntimeError, ValueError) as error:
@@ -255,7 +268,7 @@ def _write_part(job: _Job, entries: Sequence[EpisodeEntry], part: Path, logs: li
     page = {
         "key": job.key,
         "logs": logs,
-        "frames": sum(samples.rows_to_learn for samples in episodes),
+        "frames": sum(episode.samples.rows_to_learn for episode in episodes),
         "psnr_db": psnr,
         "episodes": [_origin(entry) for entry in entries],
     }
@@ -263,7 +276,7 @@ def _write_part(job: _Job, entries: Sequence[EpisodeEntry], part: Path, logs: li
     aside.rename(part)
 
 
-def _create(job: _Job, first: Samples, root: Path) -> LeRobotDataset:
+def _create(job: _Job, first: _Episode, root: Path) -> LeRobotDataset:
     encoder = None if job.codec == "png" else RGBEncoderConfig(vcodec=job.codec)
     return LeRobotDataset.create(
         REPO,
@@ -284,11 +297,11 @@ def _fps(spec: ActionSpec) -> int:
     return fps
 
 
-def _sampled(job: _Job, entry: EpisodeEntry) -> Samples:
+def _sampled(job: _Job, entry: EpisodeEntry) -> _Episode:
     # One action a row: chunks are cut from consecutive rows by whoever trains.
     spec = job.spec.model_copy(update={"horizon": 1})
     reader = EpisodeReader(job.session / entry.file)
-    samples = sample_episode(reader, spec, job.cameras)
+    samples = sample_episode(reader, spec, job.cameras, pictures=False)
     steps = np.diff(samples.t_ns)
     if steps.size and abs(np.median(steps) / spec.step_ns - 1.0) > _OFF_RATE:
         raise LogError(_off_rate(reader, job.cameras[0], float(np.median(steps)), spec.step_s))
@@ -297,7 +310,7 @@ def _sampled(job: _Job, entry: EpisodeEntry) -> Samples:
     samples = dataclasses.replace(samples, mask=samples.mask & ~gap[:, None])
     if samples.rows_to_learn < 1:
         raise LogError(f"{reader.path}: no row of it holds a label")
-    return samples
+    return _Episode(reader, samples)
 
 
 def _off_rate(reader: EpisodeReader, camera: str, apart_ns: float, step_s: float) -> str:
@@ -313,7 +326,15 @@ def _off_rate(reader: EpisodeReader, camera: str, apart_ns: float, step_s: float
     )
 
 
-def _frame(samples: Samples, row: int) -> dict[str, Any]:
+def _frames(job: _Job, episode: _Episode) -> Iterator[dict[str, Any]]:
+    """The rows as lerobot takes them; pictures are decoded one by one."""
+    samples = episode.samples
+    t_ns = samples.t_ns[: samples.rows_to_learn]
+    for row, images in enumerate(row_pictures(episode.reader, job.cameras, t_ns)):
+        yield _numbers(samples, row) | {IMAGE + camera: image for camera, image in images.items()}
+
+
+def _numbers(samples: Samples, row: int) -> dict[str, Any]:
     exact = (
         samples.pose_base_tcp[row],
         samples.pose_base_tcp_commanded[row],
@@ -323,7 +344,6 @@ def _frame(samples: Samples, row: int) -> dict[str, Any]:
     )
     state, action = _state_and_action(samples, row)
     return {
-        **{IMAGE + camera: images[row] for camera, images in samples.images.items()},
         STATE: state,
         ACTION: action,
         **dict(zip(EXACT, exact, strict=True)),
@@ -339,23 +359,23 @@ def _state_and_action(samples: Samples, row: int) -> tuple[NDArray[np.float32], 
     return state, samples.actions[row, 0].astype(np.float32)
 
 
-def _verify(job: _Job, episodes: Sequence[Samples], root: Path) -> list[float]:
+def _verify(job: _Job, episodes: Sequence[_Episode], root: Path) -> list[float]:
     """Read every frame back; the worst PSNR of each episode's images, dB (none where they are lossless)."""
     dataset = LeRobotDataset(REPO, root=root, video_backend=DECODER)
     stored = dataset.hf_dataset.with_format(
         None
     )  # as they stand in the file: other formats make float32 of numbers
     index, worst = 0, []
-    for samples in episodes:
+    for episode in episodes:
         lowest = math.inf
-        for row in range(samples.rows_to_learn):
+        for row, frame in enumerate(_frames(job, episode)):
             item, numbers = dataset[index], stored[index]
             index += 1
-            for name, value in _frame(samples, row).items():
+            for name, value in frame.items():
                 if name in numbers and not np.array_equal(np.ravel(numbers[name]), np.ravel(value)):
                     raise LogError(f"{root}: {name} of row {row} did not come back as written")
-            for camera, images in samples.images.items():
-                lowest = min(lowest, _psnr(pixels(item[IMAGE + camera].numpy()), images[row]))
+            for camera in job.cameras:
+                lowest = min(lowest, _psnr(pixels(item[IMAGE + camera].numpy()), frame[IMAGE + camera]))
         if lowest < WORST_PSNR_DB:
             raise LogError(
                 f"{root}: a frame came back with {lowest:.1f} dB; limit {WORST_PSNR_DB} dB; export with --codec png"
@@ -392,6 +412,32 @@ def _join(parts: Sequence[Path], whole: Path) -> None:
     shutil.rmtree(whole, ignore_errors=True)
     names = [f"{REPO}-{part.name}" for part in parts]
     aggregate_datasets(names, REPO, roots=list(parts), aggr_root=whole)
+
+
+def _verify_joined(parts: Sequence[Path], whole: Path) -> None:
+    """Every number and every pixel of the parts, in order, read from both; LogError naming what differs."""
+    windows = {ACTION: 2}  # so that the episodes' bounds are compared as well
+    joined = LeRobotReader(whole, windows=windows)
+    rows = episodes = 0
+    for part in parts:
+        reader = LeRobotReader(part, windows=windows)
+        moved = {"index": rows, "episode_index": episodes, "task_index": None}
+        for batch in reader.batches(_BATCH):
+            first = rows + int(batch["index"][0])
+            got = joined[range(first, first + len(batch["index"]))]
+            for name, values in batch.items():
+                offset = moved.get(name, 0)
+                if offset is None:
+                    continue  # tasks are numbered anew; what they say is compared
+                expected = values + offset if offset else values
+                if not np.array_equal(got[name], expected):
+                    raise LogError(
+                        f"{whole}: {name} of rows {first} to {first + len(batch['index']) - 1} is not that of {part}: "
+                        "joining went wrong; try again, or another version of lerobot"
+                    )
+        rows, episodes = rows + len(reader), episodes + int(reader.episode[-1]) + 1
+        reader.close()
+    joined.close()
 
 
 def _page(job: _Job, pages: Sequence[dict[str, Any]], whole: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ commands lags behind, as a gripper takes time to get there. A row whose picture 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,8 @@ def sample_episode(
     sources: who may have been in control for an action to count; default everybody but a perturbation. From the first
     action of a row that does not count on, none of the row's does: what follows answers something the row's picture
     does not show. Past the end of the log an action is a hold, and does not count.
-    pictures: False leaves `images` empty, which saves decoding and memory; all else is the same.
+    pictures: False leaves `images` empty, which saves decoding and memory; all else is the same, and `row_pictures`
+    gives them one by one.
     Raises LogError naming what is missing: a camera, the states, or any row with all of them.
     """
     if tuple(dim.name for dim in spec.dims) != TCP_DIMS:
@@ -123,7 +124,9 @@ def sample_episode(
     counts &= np.all([_shown(column, t_ns, spec.step_ns) for column in views], axis=0)[:, None]
     return Samples(
         t_ns=t_ns,
-        images={name: _images(columns[CAMERA_PREFIX + name], t_ns) for name in cameras if pictures},
+        images={
+            name: np.stack(list(_images(columns[CAMERA_PREFIX + name], t_ns))) for name in cameras if pictures
+        },
         instruction=reader.instruction,
         joint_position=now.joint_position,
         gripper=now.gripper,
@@ -137,6 +140,19 @@ def sample_episode(
         by_person=np.array([name == HUMAN for name in names])[_in_control(changes_ns, t_ns)],
         focus=_focus(columns["/sim/truth"], t_ns),
     )
+
+
+def row_pictures(
+    reader: EpisodeReader, cameras: Sequence[str], t_ns: NDArray[np.int64]
+) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    """The images of rows (T,) of a `sample_episode`, by camera (height, width, 3) uint8, decoded as they are asked for.
+
+    Raises LogError at one that cannot be decoded or is of another size.
+    """
+    topics = [CAMERA_PREFIX + name for name in cameras]
+    columns = reader.columns(topics)
+    for images in zip(*(_images(columns[topic], t_ns) for topic in topics), strict=True):
+        yield dict(zip(cameras, images, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,21 +300,23 @@ def _allowed(
     return np.asarray(bad_before[last + 1] == bad_before[first])
 
 
-def _images(column: Column, t_ns: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """(T, height, width, 3) uint8: the latest image at or before each time."""
-    images = []
+def _images(column: Column, t_ns: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """The latest image (height, width, 3) uint8 at or before each time."""
+    shape: tuple[int, ...] | None = None
     for index in column.latest(t_ns).tolist():
         frame = column.message(index)
         if not isinstance(frame, CameraFrame):
             raise LogError(f"{column.topic} holds a {type(frame).__name__}")
         try:
-            images.append(decode_image(frame))
+            image = decode_image(frame)
         except WireError as error:
             raise LogError(f"{column.topic} at {frame.t_capture_ns} ns: {error}") from error
-    sizes = {image.shape for image in images}
-    if len(sizes) > 1:
-        raise LogError(f"{column.topic} changes its image size within the episode: {sorted(sizes)}")
-    return np.stack(images)
+        shape = image.shape if shape is None else shape
+        if image.shape != shape:
+            raise LogError(
+                f"{column.topic} changes its image size within the episode: {shape}, then {image.shape}"
+            )
+        yield image
 
 
 def _focus(truths: Column, t_ns: NDArray[np.int64]) -> NDArray[np.float64]:

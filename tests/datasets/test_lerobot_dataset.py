@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("lerobot")
@@ -279,7 +281,7 @@ def test_a_rate_that_does_not_divide_the_cameras_is_refused_with_one_that_does(
     spec = tcp_delta_spec(1, step_s)
     samples = lerobot_export._sampled(
         lerobot_export._Job(tmp_path / "logs", spec, ("front",), "png", "", {}), log
-    )
+    ).samples
     assert 1 / step_s == pytest.approx(lerobot_export._fps(spec))
     way = samples.actions[:-1, 0, 0].sum()
     assert way == pytest.approx(0.05 * (samples.t_ns[-1] - samples.t_ns[0]) * 1e-9, rel=0.02)
@@ -290,7 +292,7 @@ def test_a_row_before_a_gap_is_no_label(tmp_path: Path) -> None:
     """Chunks are cut from consecutive rows: what was commanded in the gap would be passed over."""
     log = camera_log(tmp_path / "e.mcap", [ms for ms in range(0, 2001, 100) if ms not in (700, 800, 1200)])
     job = lerobot_export._Job(tmp_path, tcp_delta_spec(1, 0.1), ("front",), "png", "", {})
-    samples = lerobot_export._sampled(job, log)
+    samples = lerobot_export._sampled(job, log).samples
     assert samples.t_ns[~samples.mask[:, 0]].tolist() == [600 * MS, 1100 * MS]
 
 
@@ -313,6 +315,24 @@ def test_an_interrupted_export_goes_on(
     with pytest.raises(KeyboardInterrupt):
         export(session, tmp_path / "data", SPEC, CAMERAS, progress=interrupted)
     assert not (tmp_path / "data").exists()
+    join = lerobot_export._join
+
+    def shifting(parts: Sequence[Path], whole: Path) -> None:
+        join(parts, whole)
+        (path,) = (whole / "meta" / "episodes").rglob("*.parquet")
+        episodes = pq.read_table(path)
+        name = "videos/observation.images.wrist/from_timestamp"
+        shifted = np.array(episodes[name]) - [0.0, 0.1, 0.0]
+        episodes = episodes.set_column(episodes.column_names.index(name), name, pa.array(shifted))
+        pq.write_table(episodes, path)
+
+    monkeypatch.setattr(lerobot_export, "_join", shifting)
+    with pytest.raises(
+        LogError, match=r"observation\.images\.wrist of rows 14 to \d+ is not that of .*00001"
+    ):
+        export(session, tmp_path / "data", SPEC, CAMERAS)
+    assert not (tmp_path / "data").exists()
+    monkeypatch.setattr(lerobot_export, "_join", join)
     export(session, tmp_path / "data", SPEC, CAMERAS)
     assert written == ["00000", "00001", "00002"]
     at_once = tmp_path.parent / f"{tmp_path.name}-at-once"

@@ -17,8 +17,9 @@ from contracts.episode_bench import MS, control, motion, picture, written
 from reflexarc.configs.action import ActionDim, ActionSpec, tcp_delta_spec
 from reflexarc.configs.errors import LogError
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.sampling import Samples, _grid, sample_episode
+from reflexarc.datasets.sampling import Samples, _grid, row_pictures, sample_episode
 from reflexarc.wire.geometry import apply_delta, exp, multiply
+from reflexarc.wire.images import encode_image
 from reflexarc.wire.messages import F64, Message
 
 SPEC = tcp_delta_spec(4, 0.1)
@@ -230,6 +231,29 @@ def test_the_order_in_the_file_does_not_matter_and_sampling_changes_nothing(tmp_
     for one, two, three in zip(arrays(once), arrays(twice), arrays(again), strict=True):
         np.testing.assert_array_equal(one, two)
         np.testing.assert_array_equal(one, three)
+
+
+def test_pictures_of_rows_come_one_by_one_and_are_the_samples(tmp_path: Path) -> None:
+    samples = sampled(tmp_path / "e.mcap", motion(glide, 0.5))
+    reader = EpisodeReader(tmp_path / "e.mcap")
+    numbers = sample_episode(reader, SPEC, CAMERAS, pictures=False)
+    assert numbers.images == {}
+    for one, other in zip(arrays(samples), arrays(numbers), strict=False):
+        np.testing.assert_array_equal(one, other)
+    rows = list(row_pictures(reader, CAMERAS, numbers.t_ns))
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(np.stack([images[camera] for images in rows]), samples.images[camera])
+    larger = encode_image(
+        np.zeros((32, 32, 3), np.uint8), camera="front", seq=5, t_capture_ns=500 * MS, clock="virtual"
+    )
+    changing = [
+        (t, larger if t == "/camera/front" and m.t_ns == larger.t_ns else m) for t, m in motion(glide, 0.5)
+    ]
+    pictures = row_pictures(written(tmp_path / "c.mcap", changing), CAMERAS, numbers.t_ns)
+    with pytest.raises(LogError, match=r"/camera/front changes its image size .*\(16, 16, 3\), then \(32"):
+        list(pictures)
+    with pytest.raises(LogError, match="changes its image size"):
+        sampled(tmp_path / "d.mcap", changing)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
