@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import LogError, unknown
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.sampling import SAMPLER_VERSION, Samples, sample_episode
+from reflexarc.datasets.sampling import SAMPLER_VERSION, Samples, row_pictures, sample_episode
 from reflexarc.datasets.session import episode_logs
 
 CACHE_VERSION = 1
@@ -232,12 +232,12 @@ def _run(jobs: Sequence[_ShardJob], workers: int) -> Iterator[int]:
 def _build_shard(job: _ShardJob) -> int:
     """Sample the logs of one shard, write it aside and rename it; returns the number of logs."""
     episodes: list[CachedEpisode] = []
-    samples: list[Samples] = []
+    samples: list[tuple[Path, Samples]] = []
     for name in job.names:
         episode, sampled = _sample(job, name)
         episodes.append(episode)
         if sampled is not None:
-            samples.append(sampled)
+            samples.append((job.logs / name, sampled))
     identity = json.dumps([(episode.log, episode.size) for episode in episodes])
     final = job.folder / f"{_SHARD_PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     aside = Path(tempfile.mkdtemp(prefix=_ASIDE_PREFIX, dir=job.folder))
@@ -260,6 +260,7 @@ def _build_shard(job: _ShardJob) -> int:
 
 
 def _sample(job: _ShardJob, name: str) -> tuple[CachedEpisode, Samples | None]:
+    """The episode and its rows without their pictures; None where there is nothing to learn."""
     path = job.logs / name
     reader = EpisodeReader(path)
     if reader.is_cut:
@@ -268,7 +269,9 @@ def _sample(job: _ShardJob, name: str) -> tuple[CachedEpisode, Samples | None]:
     wanted = bool(outcome.get("success")) or not job.key.successes_only
     samples = None
     if wanted:
-        samples = sample_episode(reader, job.key.spec, job.key.cameras, sources=job.key.sources)
+        samples = sample_episode(
+            reader, job.key.spec, job.key.cameras, sources=job.key.sources, pictures=False
+        )
     rows = 0 if samples is None else int(samples.mask.any(axis=1).sum())
     episode = CachedEpisode(
         log=name,
@@ -281,28 +284,31 @@ def _sample(job: _ShardJob, name: str) -> tuple[CachedEpisode, Samples | None]:
     return episode, samples if rows else None
 
 
-def _write_shard(folder: Path, samples: Sequence[Samples], cameras: Iterable[str]) -> None:
-    """Write the rows that hold a label, episode after episode; nothing at all for an empty shard."""
+def _write_shard(folder: Path, samples: Sequence[tuple[Path, Samples]], cameras: Sequence[str]) -> None:
+    """Write the rows of logs that hold a label, episode after episode; nothing at all for an empty shard."""
     if not samples:
         return
-    keep = [sample.mask.any(axis=1) for sample in samples]
+    keep = [sample.mask.any(axis=1) for _, sample in samples]
     total = sum(int(mask.sum()) for mask in keep)
-    for name in cameras:
-        shapes = {sample.images[name].shape[1:] for sample in samples}
-        if len(shapes) > 1:
-            raise LogError(f"camera {name} has images of different sizes in these logs: {sorted(shapes)}")
-        images = open_memmap(  # type: ignore[no-untyped-call]
-            folder / _image_file(name), mode="w+", dtype=np.uint8, shape=(total, *shapes.pop())
-        )
-        start = 0
-        for sample, mask in zip(samples, keep, strict=True):
-            rows = sample.images[name][mask]
-            images[start : start + len(rows)] = rows
-            start += len(rows)
-        images.flush()
+    stored: dict[str, NDArray[np.uint8]] = {}
+    row = 0
+    for (path, sample), mask in zip(samples, keep, strict=True):
+        for images in row_pictures(EpisodeReader(path), cameras, sample.t_ns[mask]):
+            for name, image in images.items():
+                if name not in stored:
+                    stored[name] = open_memmap(  # type: ignore[no-untyped-call]
+                        folder / _image_file(name), mode="w+", dtype=np.uint8, shape=(total, *image.shape)
+                    )
+                if image.shape != stored[name].shape[1:]:
+                    raise LogError(
+                        f"{path}: camera {name} has images of {image.shape}, in logs before it "
+                        f"{stored[name].shape[1:]}; train on logs of one size"
+                    )
+                stored[name][row] = image
+            row += 1
     kinds: dict[str, type] = dict.fromkeys(_LABELS, np.float32) | {"mask": np.bool_, "t_ns": np.int64}
     for name, kind in kinds.items():
-        parts = [getattr(sample, name)[mask] for sample, mask in zip(samples, keep, strict=True)]
+        parts = [getattr(sample, name)[mask] for (_, sample), mask in zip(samples, keep, strict=True)]
         np.save(folder / f"{name}.npy", np.concatenate(parts).astype(kind))
 
 

@@ -7,6 +7,7 @@ re-simulated.
 
 from __future__ import annotations
 
+import heapq
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,10 @@ def _write(
     dataset: LeRobotDataset, rows: range, origin: dict[str, Any], spec: ActionSpec, folder: Path
 ) -> Path:
     """One episode as a log."""
-    items = [_row(dataset, index) for index in rows]
+    numbers = dataset.hf_dataset.with_format(None)  # as they are stored: other formats make float32 of them
+    cameras = [name for name in dataset.features if name.startswith(IMAGE)]
+    table = numbers.remove_columns([name for name in cameras if name in numbers.column_names])
+    items = [table[index] for index in rows]
     first, last = items[0], items[-1]
     path = folder / _name(dataset.root, origin)
     begun = int(first[TIME])
@@ -115,7 +119,9 @@ def _write(
     outcome = {"success": origin["success"], "time_s": (int(last[TIME]) - begun) * 1e-9 + spec.step_s}
     with EpisodeWriter(path, metadata | {"imported_from": str(dataset.root)}, fsync=False) as writer:
         writer.write("/episode", start)
-        for topic, message in sorted(_messages(items, spec), key=lambda pair: pair[1].t_ns):
+        told = sorted(_messages(items, spec), key=_time)
+        pictures = _pictures(dataset, rows, [int(item[TIME]) for item in items], cameras)
+        for topic, message in heapq.merge(pictures, told, key=_time):
             writer.write(topic, message)
         end_ns = int(last[TIME]) + spec.step_ns
         stop = EpisodeStop(t_ns=end_ns, clock=CLOCK, episode=path.stem, outcome=json.dumps(outcome))
@@ -132,24 +138,28 @@ def _name(root: Path, origin: dict[str, Any]) -> str:
     return str(name)
 
 
-def _row(dataset: LeRobotDataset, index: int) -> dict[str, Any]:
-    """A row with its numbers as they are stored: lerobot and NumPy formats make float32 of them."""
-    stored = dataset.hf_dataset.with_format(None)[index]
-    pictures = {name: value for name, value in dataset[index].items() if name.startswith(IMAGE)}
-    return {**stored, **pictures}
+def _time(pair: tuple[str, Message]) -> int:
+    return pair[1].t_ns
+
+
+def _pictures(
+    dataset: LeRobotDataset, rows: range, t_ns: Sequence[int], cameras: Sequence[str]
+) -> Iterator[tuple[str, Message]]:
+    """The pictures of the rows, in their order; one row is decoded at a time."""
+    for seq, (index, at_ns) in enumerate(zip(rows, t_ns, strict=True)):
+        item = dataset[index]
+        for camera in cameras:
+            image, name = pixels(item[camera].numpy()), camera.removeprefix(IMAGE)
+            frame = encode_image(image, camera=name, seq=seq, t_capture_ns=at_ns, encoding="png", clock=CLOCK)
+            yield f"/camera/{name}", frame
 
 
 def _messages(items: Sequence[dict[str, Any]], spec: ActionSpec) -> Iterator[tuple[str, Message]]:
-    """What each row says happened, in no order."""
+    """What each row says happened beside its pictures, in no order."""
     for row, item in enumerate(items):
         t_ns, before = int(item[TIME]), items[row - 1] if row else None
         if before is None or not bool(before[LABEL]) or _source(before) != _source(item):
             yield "/event", _control(t_ns, _source(item))
-        for camera in [name for name in item if name.startswith(IMAGE)]:
-            image = pixels(item[camera].numpy())
-            name = camera.removeprefix(IMAGE)
-            frame = encode_image(image, camera=name, seq=row, t_capture_ns=t_ns, encoding="png", clock=CLOCK)
-            yield f"/camera/{name}", frame
         yield "/state", _state(item, row, t_ns, "reflexarc.pose_base_tcp_commanded")
         follows = int(items[row + 1][TIME]) if row + 1 < len(items) else None
         if follows != t_ns + spec.step_ns:
