@@ -2,8 +2,8 @@
 
 Labels stand in the log's metadata and win over what the messages say; no message is touched. The log is written anew
 beside itself, read back, synced and put in its own place, so that there is one log under the name at every moment. What
-a label was before stays on record in the metadata. A log only ever grows by it, so that whoever knows a log by name and
-size (`cache.py`) sees that it is another one.
+a label was before stays on record in the metadata, and so does the size of the log: none that it ever had comes again.
+Whoever knows a log by name and size (`cache.py`) sees that it is another one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _relabel(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     was = {name: now[name] for name, value in wanted.items() if value != now[name]}
     if not was:
         return was
-    change = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "was": was}
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    change = {"at": at, "was": was, "size": path.stat().st_size}
     metadata = reader.metadata | {name: wanted[name] for name in was if name != "success"}
     metadata[RELABELLED] = [*metadata.get(RELABELLED, ()), change]
     outcome = (reader.outcome or {}) | {name: wanted[name] for name in was if name == "success"}
@@ -103,13 +104,15 @@ def _rewrite(reader: EpisodeReader, metadata: dict[str, Any], outcome: dict[str,
     """The same messages with other metadata, in the place of the log."""
     path = reader.path
     aside = path.with_name(f".{path.name}.relabel")
-    aside.unlink(missing_ok=True)
-    writer = EpisodeWriter(aside, metadata, fsync=False)
+    changes = metadata[RELABELLED]
+    sizes = {change.get("size") for change in changes}
     try:
-        for raw in reader.raw_messages():
-            name = type(decode(raw.data)).__name__
-            writer.write_encoded(raw.topic, name, raw.data, raw.log_time_ns, raw.content_ns)
-        writer.close(outcome)  # which syncs it
+        _write(reader, aside, metadata, outcome)
+        while (
+            aside.stat().st_size in sizes
+        ):  # by chance: packed anew, it may be smaller or larger than it was
+            changes[-1]["pad"] = changes[-1].get("pad", "") + "."
+            _write(reader, aside, metadata, outcome)
         for old, new in zip(reader.raw_messages(), EpisodeReader(aside).raw_messages(), strict=True):
             if old != new:
                 raise LogError(f"{path}: message {old.sequence} did not come back as written")
@@ -117,5 +120,16 @@ def _rewrite(reader: EpisodeReader, metadata: dict[str, Any], outcome: dict[str,
         aside.replace(path)
         sync_folder(path.parent)
     finally:
-        writer.abandon()
         aside.unlink(missing_ok=True)
+
+
+def _write(reader: EpisodeReader, aside: Path, metadata: dict[str, Any], outcome: dict[str, Any]) -> None:
+    aside.unlink(missing_ok=True)
+    writer = EpisodeWriter(aside, metadata, fsync=False)
+    try:
+        for raw in reader.raw_messages():
+            name = type(decode(raw.data)).__name__
+            writer.write_encoded(raw.topic, name, raw.data, raw.log_time_ns, raw.content_ns)
+        writer.close(outcome)  # which syncs it
+    finally:
+        writer.abandon()
