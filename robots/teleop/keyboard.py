@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import termios
 import tty
 from collections.abc import Callable, Mapping
@@ -31,6 +32,10 @@ NAMED = {
 SEQUENCES = {"A": "up", "B": "down", "C": "right", "D": "left"}
 """Last letter of the sequences of cursor keys, `ESC [ A` or `ESC O A` (ECMA-48, xterm control sequences)."""
 
+_UNFINISHED = re.compile(rb"\x1b([\[O][^@-~]*)?$")
+SEQUENCE_NS = 200_000_000
+"""A sequence of which nothing has come for so long ends there; a terminal sends it at once, a line may split it."""
+
 
 class TerminalKeys:
     """`Controls`: each key that is held reads 1. Keys are called by their character, or up, down, space, enter, ..."""
@@ -45,6 +50,8 @@ class TerminalKeys:
         self._clock = clock
         self._fd = -1
         self._down_ns: dict[str, int] = {}
+        self._begun = b""
+        self._begun_ns = 0
 
     def open(self) -> None:
         """Take keys one by one, unechoed. Raises RobotError if there is no terminal."""
@@ -61,6 +68,7 @@ class TerminalKeys:
                 f"run it in one, or choose another --device"
             ) from error
         self._down_ns.clear()
+        self._begun = b""
 
     def poll(self) -> Mapping[str, float]:
         """The keys that are held. Raises RobotError if the terminal has gone."""
@@ -75,7 +83,7 @@ class TerminalKeys:
             data = b""
         except OSError as error:
             raise RobotError(f"the terminal {self._path} has gone: {error.strerror}") from error
-        for name in key_names(data.decode("utf-8", "replace")):
+        for name in self._names(data, now_ns):
             self._down_ns[name] = now_ns
         self._down_ns = {
             name: down_ns for name, down_ns in self._down_ns.items() if now_ns - down_ns < self._release_ns
@@ -90,6 +98,21 @@ class TerminalKeys:
         with contextlib.suppress(OSError, termios.error, AttributeError):
             termios.tcsetattr(fd, termios.TCSANOW, self._before)
         os.close(fd)
+
+    def _names(self, data: bytes, now_ns: int) -> list[str]:
+        """The keys in what was read. What may be the beginning of a sequence waits for its end, though not for ever.
+
+        Else an arrow that a slow line brings in two pieces would be Escape and a letter: D deletes an episode.
+        """
+        if data:
+            self._begun_ns = now_ns
+        data = self._begun + data
+        unfinished = _UNFINISHED.search(data)
+        whole = data if unfinished is None else data[: unfinished.start()]
+        self._begun = data[len(whole) :]
+        if self._begun and now_ns - self._begun_ns >= SEQUENCE_NS:
+            whole, self._begun = data, b""
+        return key_names(whole.decode("utf-8", "replace"))
 
 
 def key_names(text: str) -> list[str]:

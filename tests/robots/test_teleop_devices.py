@@ -392,6 +392,40 @@ def test_keys_by_name_and_unknown_sequences_are_left_out_whole() -> None:
     assert key_names("\x1b") == ["escape"]
 
 
+@pytest.mark.parametrize(
+    "pieces", [["\x1b", "[D"], ["\x1b[", "D"], ["\x1b", "[", "D"], ["w" * 255 + "\x1b[D"]]
+)
+def test_an_arrow_that_comes_in_pieces_is_an_arrow(pieces: list[str]) -> None:
+    hands = Hands()
+    hands.device.connect()
+    told: list[str] = []
+    given = None
+    for piece in [*pieces, ""]:
+        hands.type(piece)
+        given = hands.device.read()
+        told += hands.device.keys()
+        hands.wait(20)
+    assert told == []  # D deletes an episode
+    assert given is not None
+    assert given.motion[3] < 0
+    hands.device.close()
+    hands.end()
+
+
+def test_what_begins_like_a_sequence_is_a_key_when_nothing_follows() -> None:
+    hands = Hands()
+    keys = TerminalKeys(0.15, hands.path, hands.clock)
+    keys.open()
+    held = []
+    for typed, after_ms in (("\x1b", 20), ("", 200), ("w\x1b[", 300), ("", 20), ("d", 20)):
+        hands.type(typed)
+        held.append([*keys.poll()])
+        hands.wait(after_ms)
+    assert held == [[], [], ["escape", "w"], [], ["d"]]
+    keys.close()
+    hands.end()
+
+
 def test_the_terminal_is_given_back_as_it_was() -> None:
     hands = Hands()
     before = termios.tcgetattr(hands.slave)
