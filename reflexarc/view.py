@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import mujoco
@@ -26,6 +26,8 @@ from reflexarc.wire.messages import CameraFrame, State
 
 Frame = NDArray[np.uint8]
 FPS = 20.0
+_SHEET = 8
+"""Frames on the contact sheet."""
 
 
 def is_simulated(reader: EpisodeReader) -> bool:
@@ -45,14 +47,22 @@ def simulated_frames(
     model.vis.global_.offheight = max(size, model.vis.global_.offheight)
     renderer = mujoco.Renderer(model, size, size)
     try:
-        next_frame = 0.0
-        for message in resimulate(model, data, reader):
-            if data.time + 1e-9 >= next_frame:
-                renderer.update_scene(data, camera)
-                yield message.t_ns, renderer.render().copy()
-                next_frame += 1.0 / fps
+        for time_ns in _simulated(model, data, reader, fps):
+            renderer.update_scene(data, camera)
+            yield time_ns, renderer.render().copy()
     finally:
         renderer.close()
+
+
+def _simulated(
+    model: mujoco.MjModel, data: mujoco.MjData, reader: EpisodeReader, fps: float
+) -> Iterator[int]:
+    """The times in ns at which the simulation in `data` stands at a frame."""
+    next_frame = 0.0
+    for message in resimulate(model, data, reader):
+        if data.time + 1e-9 >= next_frame:
+            yield message.t_ns
+            next_frame += 1.0 / fps
 
 
 def logged_frames(
@@ -67,17 +77,27 @@ def logged_frames(
         yield message.t_capture_ns, np.asarray(image.resize(shape, enlarge))
 
 
-def timed_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> list[tuple[int, Frame]]:
-    """(ns, frame) of the episode at 20 Hz from the simulator, or at the camera's rate from the log.
+def timed_frames(
+    reader: EpisodeReader, *, camera: str = "front", size: int = 360
+) -> Iterator[tuple[int, Frame]]:
+    """(ns, frame) of the episode at 20 Hz from the simulator, or at the camera's rate from the log, one by one."""
+    if is_simulated(reader):
+        return simulated_frames(reader, camera=camera, size=size)
+    return logged_frames(reader, camera=camera, size=size)
+
+
+def frame_times(reader: EpisodeReader, *, camera: str = "front") -> list[int]:
+    """When the frames of `timed_frames` are, ns; physics are repeated for it, but nothing is drawn.
 
     Raises LogError naming the cameras of the log if it has no picture of `camera`.
     """
     if is_simulated(reader):
-        return list(simulated_frames(reader, camera=camera, size=size))
-    frames = list(logged_frames(reader, camera=camera, size=size))
-    if not frames:
+        model, data, _ = open_initial(reader)
+        return list(_simulated(model, data, reader, FPS))
+    times = [raw.content_ns for raw in reader.raw_messages([f"/camera/{camera}"])]
+    if not times:
         raise LogError(f"{reader.path}: {unknown('camera', camera, reader.cameras)}")
-    return frames
+    return times
 
 
 def episode_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 360) -> list[Frame]:
@@ -85,7 +105,7 @@ def episode_frames(reader: EpisodeReader, *, camera: str = "front", size: int = 
     return [frame for _, frame in timed_frames(reader, camera=camera, size=size)]
 
 
-def captioned(reader: EpisodeReader, frames: Sequence[tuple[int, Frame]], begin_ns: int) -> Iterator[Frame]:
+def captioned(reader: EpisodeReader, frames: Iterable[tuple[int, Frame]], begin_ns: int) -> Iterator[Frame]:
     """The frames with instruction, time since `begin_ns` and the state of safety written below them."""
     states = [state for _, state in reader.messages(["/state"]) if isinstance(state, State)]
     times = [state.t_state_ns for state in states]
@@ -96,11 +116,11 @@ def captioned(reader: EpisodeReader, frames: Sequence[tuple[int, Frame]], begin_
         yield caption(frame, instruction, (time_ns - begin_ns) * 1e-9, safety)
 
 
-def frame_rate(frames: Sequence[tuple[int, Frame]]) -> float:
+def frame_rate(times_ns: Sequence[int]) -> float:
     """Frames a second, by the median time between two of them."""
-    if len(frames) < 2:
+    if len(times_ns) < 2:
         return FPS
-    return 1e9 / max(float(np.median(np.diff([time_ns for time_ns, _ in frames]))), 1e6)
+    return 1e9 / max(float(np.median(np.diff(times_ns))), 1e6)
 
 
 def view_episode(
@@ -121,17 +141,31 @@ def view_episode(
     name = path.stem if at_s is None else f"{path.stem}-at-{at_s:g}"
     video, recording, sheet = (out / f"{name}.{kind}" for kind in ("mp4", "rrd", "png"))
     write_rrd(reader, recording, at_s)
-    frames = timed_frames(reader, camera=camera, size=size)
-    if at_s is not None:
-        near = begin_ns + round(at_s * 1e9)
-        frames = [each for each in frames if abs(each[0] - near) <= AT_S * 1e9]
-        if not frames:
-            raise LogError(f"{path}: no picture of camera {camera!r} within {AT_S} s of --at {at_s:g}")
-    write_mp4(captioned(reader, frames, begin_ns), video, frame_rate(frames))
+    near = begin_ns + round((at_s or 0.0) * 1e9)
+
+    def shown(time_ns: int) -> bool:
+        return at_s is None or abs(time_ns - near) <= AT_S * 1e9
+
+    times = [time_ns for time_ns in frame_times(reader, camera=camera) if shown(time_ns)]
+    if not times and at_s is not None:
+        raise LogError(f"{path}: no picture of camera {camera!r} within {AT_S} s of --at {at_s:g}")
+    kept: list[Frame] = []
+    frames = (each for each in timed_frames(reader, camera=camera, size=size) if shown(each[0]))
+    write_mp4(captioned(reader, _keeping(frames, len(times), kept), begin_ns), video, frame_rate(times))
     success = (reader.outcome or {}).get("success")
-    row = SheetRow(reader.instruction, [frame for _, frame in frames], success, path.name)
-    contact_sheet([row], sheet)
+    contact_sheet([SheetRow(reader.instruction, kept, success, path.name)], sheet, columns=_SHEET)
     return {"mp4": str(video), "rrd": str(recording), "png": str(sheet)}
+
+
+def _keeping(
+    frames: Iterable[tuple[int, Frame]], count: int, kept: list[Frame]
+) -> Iterator[tuple[int, Frame]]:
+    """The frames, `count` of them; those that the contact sheet shows go into `kept` on their way."""
+    places = set(np.linspace(0, count - 1, _SHEET).round().astype(int).tolist())
+    for number, each in enumerate(frames):
+        if number in places:
+            kept.append(each[1])
+        yield each
 
 
 def open_viewer(*recordings: Path) -> None:

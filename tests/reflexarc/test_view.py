@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import msgspec
@@ -20,13 +22,14 @@ from PIL import Image
 from rerun.chunk import RrdReader
 
 from contracts.episode_bench import motion, picture, state, written
+from reflexarc import view
 from reflexarc.configs.errors import LogError, RobotError
 from reflexarc.configs.load import load_robot
 from reflexarc.datasets.reader import EpisodeReader
-from reflexarc.datasets.video import Frame, caption
+from reflexarc.datasets.video import Frame, SheetRow, caption, contact_sheet
 from reflexarc.live_view import LiveView, Sink
 from reflexarc.stack import free_endpoints
-from reflexarc.view import frame_rate, timed_frames, view_episode
+from reflexarc.view import episode_frames, frame_rate, frame_times, timed_frames, view_episode
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.images import encode_image
@@ -97,7 +100,29 @@ def test_an_instant_is_cut_out_and_named(log: EpisodeReader, tmp_path: Path) -> 
     made = view_episode(log.path, tmp_path / "out", at_s=2.0)
     assert Path(made["rrd"]).name == "e-at-2.rrd"
     assert len(video_frames(Path(made["mp4"]))[1]) == 31  # 1.5 s to either side at 10 Hz
-    assert frame_rate(timed_frames(log)) == pytest.approx(10.0)
+    assert frame_rate(frame_times(log)) == pytest.approx(10.0)
+
+
+def test_frames_come_one_by_one_and_only_those_of_the_sheet_are_kept(
+    log: EpisodeReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, most = [], 0
+
+    def watched(reader: EpisodeReader, **options: Any) -> Iterator[tuple[int, Frame]]:
+        nonlocal most
+        for time_ns, frame in timed_frames(reader, **options):
+            frame = frame.copy()
+            alive.append(weakref.ref(frame))
+            most = max(most, sum(each() is not None for each in alive))
+            yield time_ns, frame
+
+    monkeypatch.setattr(view, "timed_frames", watched)
+    made = view_episode(log.path, tmp_path / "out", size=64)
+    assert (len(alive), len(video_frames(Path(made["mp4"]))[1])) == (41, 41)
+    assert most <= 8 + 3
+    whole = SheetRow(log.instruction, episode_frames(log, size=64), True, log.path.name)
+    contact_sheet([whole], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").read_bytes() == Path(made["png"]).read_bytes()
 
 
 def test_a_viewer_that_does_not_start_is_said_and_the_recording_stays(
