@@ -1,8 +1,8 @@
 """One policy server, many robots: answers a second and how long they take, against answering one robot at a time.
 
 Simulated robots ask over real sockets; each asks again a while after its answer (`--think`), as a controller does. In
-turns with different batch sizes, and once more beside clients that never read, that vanish in the middle, and that send
-garbage, half messages and messages of 64 MB. Prints a table, writes JSON.
+turns with different batch sizes, and once more beside clients that never read, that vanish in the middle and come back
+under ever new identities, and that send garbage, half messages and messages of 64 MB. Prints a table, writes JSON.
 
 Example: python benchmarks/serving.py --robots 32 --seconds 15 --rounds 2 --json runs/serving.json
 """
@@ -115,7 +115,7 @@ def measure(args: argparse.Namespace, max_batch: int, *, bad: bool) -> dict[str,
             heartbeat=f"ipc://{folder}/heartbeat",
         )
         # Answers are compared by how long they take, so none is left out for taking too long.
-        config = ServingConfig(max_batch=max_batch, max_clients=max(256, args.robots * 4), max_age_s=60.0)
+        config = ServingConfig(max_batch=max_batch, max_age_s=60.0)
         process = multiprocessing.get_context("spawn").Process(
             target=serve_policy, args=(args.policy, endpoints), kwargs={"config": config}
         )
@@ -167,7 +167,10 @@ def drive(address: str, info: PolicyInfo, args: argparse.Namespace) -> dict[str,
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--robots", type=int, default=32)
+    limit = ServingConfig().max_clients
+    parser.add_argument(
+        "--robots", type=int, default=32, help=f"beyond {limit} (max_clients) they are refused"
+    )
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(

@@ -77,13 +77,22 @@ def serve_policy(
     ray_gpus: float = 0.0,
     placement: Placement = AS_SET,
 ) -> None:
-    """Load the policy, here or on the cluster `ray`, and serve it; the body of the policy server's process."""
+    """Load the policy, here or on the cluster `ray`, and serve it; the body of the policy server's process.
+
+    http_port: of metrics and health, which are there while it loads (0: a free one, None: none). Raises PolicyError if
+    that is occupied or the policy cannot be loaded, WireError if an address of `endpoints` is occupied.
+    """
     from reflexarc.policies import open_policy
+    from reflexarc.vla.serving.metrics import Metrics, serve_http
     from reflexarc.vla.serving.server import run_server
     from reflexarc.wire.clock import give_way_to_loops
 
     give_way_to_loops()
     with contextlib.ExitStack() as stack:
+        metrics = Metrics()
+        if http_port is not None:
+            bound = stack.enter_context(serve_http(metrics, http_port))
+            console.print(f"metrics: http://127.0.0.1:{bound}/metrics, health: /healthz")
         load: Callable[[str], Policy] = functools.partial(open_policy, placement=placement)
         if ray:
             cluster_module = _cluster()
@@ -91,7 +100,7 @@ def serve_policy(
             cluster = cluster_module.ClusterLoader(ray, f"{peer}-{uuid.uuid4().hex[:8]}", load, ray_gpus)
             stack.callback(cluster.close)
             load = cluster.load
-        run_server(load(policy), endpoints, config=config, load=load, http_port=http_port, peer=peer)
+        run_server(load(policy), endpoints, config=config, load=load, metrics=metrics, peer=peer)
 
 
 def serve_replicas(

@@ -21,13 +21,16 @@ import pytest
 import zmq
 
 from contracts.toy_policy import toy_checkpoint, toy_observation
+from reflexarc.commands.serve import serve_policy
 from reflexarc.configs.errors import PolicyError, ReflexarcError, WireError
 from reflexarc.configs.serving import ServingConfig
 from reflexarc.vla.checkpoint import save_checkpoint
 from reflexarc.vla.runtime import VlaPolicy
+from reflexarc.vla.serving.metrics import Metrics, serve_http
 from reflexarc.vla.serving.replicas import GroupConsole, replica_endpoints, replica_name, run_relay
 from reflexarc.vla.serving.server import ServerSummary, run_server
 from reflexarc.vla.sessions import name_in
+from reflexarc.wire.codec import MAX_MESSAGE_BYTES, encode
 from reflexarc.wire.contracts import Policy
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import (
@@ -90,6 +93,7 @@ class Running:
         self.policy = SlowPolicy(seconds)
         self._served, self._config, self._load = policy or self.policy, config, load
         self.said: list[str] = []
+        self._metrics = Metrics()
         self.summary = ServerSummary()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -101,7 +105,7 @@ class Running:
             self.endpoints,
             config=self._config,
             load=self._load,
-            http_port=0,
+            metrics=self._metrics,
             stop=self._stop,
             say=self.said.append,
         )
@@ -119,14 +123,8 @@ class Running:
 
     def http(self, path: str) -> tuple[int, str]:
         """Status and body of a page."""
-        address = (
-            next(line for line in self.said if line.startswith("metrics")).split()[1].split("/metrics")[0]
-        )
-        try:
-            with urllib.request.urlopen(address + path.rstrip(","), timeout=5) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        with serve_http(self._metrics, 0) as port:
+            return page(f"http://127.0.0.1:{port}{path}")
 
     def ended(self, timeout_s: float) -> bool:
         """Whether it ends by itself."""
@@ -137,6 +135,15 @@ class Running:
         self._stop.set()
         self._thread.join(5)
         assert not self._thread.is_alive()
+
+
+def page(address: str) -> tuple[int, str]:
+    """Status and body."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 @pytest.fixture
@@ -401,12 +408,37 @@ def test_a_bad_observation_in_a_batch_harms_no_other(tmp_path: Path) -> None:
 def test_a_full_server_says_so(tmp_path: Path) -> None:
     running = Running(tmp_path, config=ServingConfig(max_clients=1))
     with running.client() as first, running.client() as second:
-        assert isinstance(first.request(toy_observation(seq=0), 5.0), ActionChunk)
+        for seq in range(2):  # who asks only once takes no place
+            assert isinstance(first.request(toy_observation(seq=seq), 5.0), ActionChunk)
         second.send(toy_observation(seq=1))
         reply = collect(second, 1)[0]
     running.close()
     assert isinstance(reply, ErrorReply)
     assert "serves 1 robots (max_clients)" in reply.text
+
+
+def test_robots_are_answered_beside_clients_that_come_once_are_too_large_or_never_read(
+    tmp_path: Path,
+) -> None:
+    running = Running(tmp_path, config=ServingConfig(max_clients=3, max_age_s=60.0))
+    question, context = toy_observation(seq=1), zmq.Context()
+    with running.client() as robot, context.socket(zmq.DEALER) as silent, context.socket(zmq.DEALER) as large:
+        answers = [robot.request(question, 10.0), robot.request(question, 10.0)]
+        for bad in (silent, large):
+            bad.setsockopt(zmq.RCVHWM, 1)
+            bad.linger = 0
+            bad.connect(running.endpoints.policy)
+        for number in range(6):
+            silent.send_multipart([number.to_bytes(8, "big"), encode(question)])
+            large.send_multipart([number.to_bytes(8, "big"), bytes(MAX_MESSAGE_BYTES + 1)])
+            with running.client() as stranger:
+                deadline = time.monotonic() + 10
+                while not isinstance(stranger.request(question, 10.0), ActionChunk):
+                    assert time.monotonic() < deadline
+            answers.append(robot.request(question, 10.0))
+    context.destroy()
+    running.close()
+    assert all(isinstance(answer, ActionChunk) for answer in answers)
 
 
 def renamed(
@@ -484,6 +516,23 @@ def test_health_is_told_over_http(server: Running) -> None:
     with server.client():
         assert server.http("/healthz") == (200, '{"state": "serving"}\n')
         assert server.http("/elsewhere")[0] == 404
+
+
+def test_health_says_that_it_loads_while_it_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages: list[tuple[int, str]] = []
+
+    def load(name: str, **_: object) -> Policy:
+        address = capsys.readouterr().out.split()[1].removesuffix("/metrics,")
+        pages.append(page(f"{address}/healthz"))
+        raise PolicyError(f"no checkpoint {name}")
+
+    monkeypatch.setattr("reflexarc.policies.open_policy", load)
+    monkeypatch.setattr("reflexarc.wire.clock.give_way_to_loops", lambda: None)
+    with pytest.raises(PolicyError, match="no checkpoint absent"):
+        serve_policy("absent", Endpoints(), http_port=0)
+    assert pages == [(503, '{"state": "loading"}\n')]
 
 
 def test_heartbeats_go_out_while_nothing_is_asked(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contracts.toy_policy import toy_observation
 from reflexarc.configs.serving import ServingConfig
-from reflexarc.vla.serving.queue import Queue
+from reflexarc.vla.serving.queue import MOST_KNOWN, Queue
 
 MS = 1_000_000
 OBSERVATION = toy_observation()
@@ -92,4 +92,37 @@ def test_a_full_server_refuses_the_next_robot_until_one_has_gone() -> None:
     assert line.refusal("a", 900 * MS) == ""
     assert "serves 2 robots (max_clients)" in line.refusal("c", 950 * MS)
     assert line.refusal("c", 1001 * MS) == ""
-    assert line.clients == 1
+    assert line.clients(1001 * MS) == 1
+    assert line.clients(1901 * MS) == 0  # nobody has to ask for them to be forgotten
+
+
+def test_who_comes_under_ever_new_names_locks_no_robot_out() -> None:
+    line, now = queue(max_clients=4), 0
+    for stranger in range(MOST_KNOWN + 100):
+        now += MS
+        for key in ("a", "b", f"stranger {stranger}"):
+            assert line.refusal(key, now) == ""
+            line.put(key, OBSERVATION, now)
+        line.take(now, 0)
+    assert line.clients(now) == 2
+    assert len(line._robots) == MOST_KNOWN
+    for key in "cdcdabcd":
+        now += MS
+        assert line.refusal(key, now) == ""
+        line.put(key, OBSERVATION, now)
+        line.take(now, 0)
+    assert "full" in line.refusal("one stranger more", now)
+
+
+def test_of_too_many_robots_those_that_asked_twice_first_stay() -> None:
+    line = queue(max_clients=2)
+    refused: list[tuple[int, str]] = []
+    for tick in range(3):
+        for key in "abcd":
+            now = tick * 100 * MS
+            if line.refusal(key, now):
+                refused.append((tick, key))
+            else:
+                line.put(key, OBSERVATION, now)
+                line.take(now, 0)
+    assert refused == [(1, "c"), (1, "d"), (2, "c"), (2, "d")]

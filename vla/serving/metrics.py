@@ -56,7 +56,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._clients = Gauge("reflexarc_policy_clients", "Robots heard lately", registry=self.registry)
+        self._clients = Gauge(
+            "reflexarc_policy_clients", "Robots that count towards max_clients", registry=self.registry
+        )
         self._waiting = Gauge("reflexarc_policy_waiting", "Robots waiting", registry=self.registry)
 
     def beat(self, clients: int, waiting: int) -> None:
@@ -80,7 +82,7 @@ class Metrics:
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether it answers robots, and what it does."""
         silent_ns = monotonic_ns() - self._seen_ns
-        stalled = silent_ns > STALLED_NS
+        stalled = silent_ns > STALLED_NS and self.state != "loading"
         state = f"stalled for {silent_ns * 1e-9:.0f} s" if stalled else self.state
         return state == "serving", {"state": state}
 

@@ -15,6 +15,9 @@ from reflexarc.wire.messages import Observation
 DUE_WITHIN = 3.0
 """A robot is expected to ask again within this many of its usual periods; after that no batch waits for it."""
 
+MOST_KNOWN = 1024
+"""Of more robots than these, who asked only once is forgotten first."""
+
 
 @dataclasses.dataclass(slots=True)
 class Waiting[K: Hashable]:
@@ -28,7 +31,7 @@ class Waiting[K: Hashable]:
 
 @dataclasses.dataclass(slots=True)
 class _Robot:
-    """How often a robot asks: when it was heard last, and its smoothed period, ns (0: not known yet)."""
+    """How often a robot asks: when it was heard last, and its smoothed period, ns (0: it has asked only once)."""
 
     heard_ns: int
     period_ns: float = 0.0
@@ -40,27 +43,28 @@ class Queue[K: Hashable]:
     def __init__(self, config: ServingConfig) -> None:
         self._config = config
         self._waiting: OrderedDict[K, Waiting[K]] = OrderedDict()
-        self._robots: dict[K, _Robot] = {}
+        self._robots: OrderedDict[K, _Robot] = OrderedDict()  # who was heard longest ago comes first
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def clients(self) -> int:
-        """Robots that were heard lately."""
-        return len(self._robots)
+    def clients(self, now_ns: int) -> int:
+        """How many robots count towards max_clients."""
+        self._forget(now_ns)
+        return sum(self._counts(key, robot) for key, robot in self._robots.items())
 
     def refusal(self, key: K, now_ns: int) -> str:
         """Why a robot is not taken on, empty if it is."""
-        limit = self._config.max_clients
-        self._forget(now_ns)
-        if key in self._robots or len(self._robots) < limit:
+        limit, count = self._config.max_clients, self.clients(now_ns)
+        robot = self._robots.get(key)
+        if count < limit or (robot is not None and self._counts(key, robot)):
             return ""
         return f"the policy server is full: it serves {limit} robots (max_clients); ask another replica"
 
     def put(self, key: K, observation: Observation, now_ns: int) -> Waiting[K] | None:
         """Let it wait. Returns what it replaces: the robot's older observation, which has become worthless."""
         robot = self._robots.setdefault(key, _Robot(now_ns))
+        self._robots.move_to_end(key)
         gap = now_ns - robot.heard_ns
         robot.period_ns = 0.8 * robot.period_ns + 0.2 * gap if robot.period_ns else float(gap)
         robot.heard_ns = now_ns
@@ -99,7 +103,17 @@ class Queue[K: Hashable]:
             for key, robot in self._robots.items()
         )
 
+    def _counts(self, key: K, robot: _Robot) -> bool:
+        """Towards max_clients: one that asked only once and has its answer may never come again."""
+        return robot.period_ns > 0 or key in self._waiting
+
     def _forget(self, now_ns: int) -> None:
+        """Those not heard for long, and passers-by where they are many."""
         limit_ns = round(self._config.forget_client_s * 1e9)
-        for key in [key for key, robot in self._robots.items() if now_ns - robot.heard_ns > limit_ns]:
-            del self._robots[key]
+        while self._robots and now_ns - next(iter(self._robots.values())).heard_ns > limit_ns:
+            self._robots.popitem(last=False)
+        if len(self._robots) > MOST_KNOWN:
+            passers_by = (key for key, robot in self._robots.items() if not self._counts(key, robot))
+            key = next(passers_by, None)
+            if key is not None:
+                del self._robots[key]

@@ -24,7 +24,7 @@ from reflexarc.configs.errors import ReflexarcError
 from reflexarc.configs.serving import ServingConfig
 from reflexarc.vla.answers import answers_whatever
 from reflexarc.vla.serving.admission import objection
-from reflexarc.vla.serving.metrics import Metrics, serve_http
+from reflexarc.vla.serving.metrics import Metrics
 from reflexarc.vla.serving.queue import Queue, Waiting
 from reflexarc.vla.serving.swap import Swap
 from reflexarc.vla.sessions import key_among, name_in
@@ -69,18 +69,18 @@ def run_server(
     *,
     config: ServingConfig | None = None,
     load: Callable[[str], Policy] | None = None,
-    http_port: int | None = None,
+    metrics: Metrics | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None] = print,
     peer: str = "policy",
 ) -> ServerSummary:
     """Serve until SIGTERM, Ctrl-C, `stop` or a drain's end; those who wait are answered first.
 
-    load: makes a policy from its name, for swaps; without it there are none. http_port: of metrics and health (0: a
-    free one, None: none). say: is given one line about each new kind of trouble. peer: the name in heartbeats.
-    Raises WireError if an address is occupied, PolicyError if `http_port` is.
+    load: makes a policy from its name, for swaps; without it there are none. metrics: where it counts and says how it
+    is. say: is given one line about each new kind of trouble. peer: the name in heartbeats.
+    Raises WireError if an address is occupied.
     """
-    stop, config = stop or threading.Event(), config or ServingConfig()
+    stop, config, metrics = stop or threading.Event(), config or ServingConfig(), metrics or Metrics()
     with contextlib.ExitStack() as stack:
         stack.enter_context(end_on_signals(stop))
         requests: Responder[Observation | PolicyInfoRequest] = stack.enter_context(
@@ -89,10 +89,6 @@ def run_server(
         console: Responder[PolicyControl] = stack.enter_context(
             Responder(endpoints.policy_console, PolicyControl, name="console of the policy server")
         )
-        metrics = Metrics()
-        if http_port is not None:
-            port = stack.enter_context(serve_http(metrics, http_port))
-            say(f"metrics: http://127.0.0.1:{port}/metrics, health: /healthz")
         heartbeats = Heartbeats(endpoints.heartbeat, peer)
         stack.callback(heartbeats.close)
         server = PolicyServer(
@@ -133,6 +129,7 @@ class PolicyServer:
         self._answer_ns = 0
         self._drain_ns = -1
         self._last_trouble = ""
+        metrics.beat(clients=0, waiting=0)
         metrics.state = "serving"
 
     @property
@@ -154,7 +151,7 @@ class PolicyServer:
             self._put_in(fresh)
         if self._queue.wait_ns(monotonic_ns()) == 0:
             self._answer_batch()
-        self._metrics.beat(self._queue.clients, len(self._queue))
+        self._metrics.beat(self._queue.clients(monotonic_ns()), len(self._queue))
 
     def finish(self, limit_s: float) -> None:
         """Answer those who wait, for at most `limit_s`; nobody new is taken in."""
