@@ -3,7 +3,7 @@
 A suspect changes what the policy sees, or what is made of its answer; `preflight.py` finds out which of them explains
 demonstrations better than things as they are. The list is what cost others most: images upside down or in BGR, a crop
 that training had and acting has not (or the reverse), cameras exchanged, the gripper the other way round, statistics of
-another data set, deltas in another frame or unit, absolute targets taken for deltas.
+another data set, deltas or the state in another frame or unit, absolute targets taken for deltas.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -51,7 +51,7 @@ class HasVariants(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Suspect:
-    """name: short. found: what would be wrong. cure: what to do then. One of see, answer and policy is given."""
+    """name: short. found: what would be wrong. cure: what to do then. What undoes it is see, answer, both or policy."""
 
     name: str
     found: str
@@ -72,6 +72,7 @@ def suspects(policy: Policy, *, joints: bool = False) -> list[Suspect]:
             Suspect(name, f"the policy is loaded with other settings than {name}", f"set {name}", policy=each)
             for name, each in variants.items()
         ),
+        *_state_suspects(),
         *(_joint_suspects() if joints else _answer_suspects()),
     ]
 
@@ -126,6 +127,49 @@ def _camera_orders(cameras: Sequence[str]) -> list[Suspect]:
     return result
 
 
+def _state_suspects() -> list[Suspect]:
+    changes: list[tuple[str, See, str, str]] = [
+        (
+            "degrees",
+            _on_state(joint_position=np.degrees),
+            "joint positions are told in radians, in training they were in degrees",
+            "rotation_scale: 0.0174533",
+        ),
+        (
+            "gripper polarity",
+            _on_state(gripper=_opposite),
+            "the gripper is told the other way round than in training",
+            "gripper_closed: 1, gripper_open: 0",
+        ),
+        (
+            "gripper percent",
+            _on_state(gripper=lambda opening: 100 * opening),
+            "the gripper is told in 0..1, in training it was in 0..100",
+            "gripper_open: 100",
+        ),
+    ]
+    return [
+        Suspect(f"state {name}", found, f"set `state_units: {{{units}}}`", see=see)
+        for name, see, found, units in changes
+    ]
+
+
+def _joint_suspects() -> list[Suspect]:
+    """Where the state's units are the action's unless told apart, what is wrong with one is with the other."""
+    relative = "joint positions are relative to the present ones and are taken for absolute"
+    cure = "let the policy's postprocessor add the present position (lerobot: use_relative_actions)"
+    return [
+        dataclasses.replace(_gripper_suspect(), see=_on_state(gripper=_opposite)),
+        Suspect("relative joints", relative, cure, answer=_relative_to_absolute),
+        Suspect(
+            "state radians",
+            "joint positions are told in degrees, in training they were in radians",
+            "set `state_units: {rotation_scale: 1}`",
+            see=_on_state(joint_position=np.radians),
+        ),
+    ]
+
+
 def _gripper_suspect() -> Suspect:
     cure = "exchange `gripper_closed` and `gripper_open`"
     return Suspect(
@@ -133,20 +177,15 @@ def _gripper_suspect() -> Suspect:
     )
 
 
-def _joint_suspects() -> list[Suspect]:
-    found = "joint positions are relative to the present ones and are taken for absolute"
-    cure = "let the policy's postprocessor add the present position (lerobot: use_relative_actions)"
-    return [_gripper_suspect(), Suspect("relative joints", found, cure, answer=_relative_to_absolute)]
-
-
 def joint_degrees() -> Suspect:
     """Of joint positions, where they are many times as large as the demonstrations'."""
-    cure = "set `action.rotation_scale: 0.0174533`"
+    cure = "set `action.rotation_scale: 0.0174533`, which holds for the state, too"
 
     def answer(actions: F64, observation: Observation) -> F64:
         return np.concatenate([np.radians(actions[:, :-1]), actions[:, -1:]], axis=1)
 
-    return Suspect("degrees", "joint positions are in degrees", cure, answer=answer)
+    see = _on_state(joint_position=np.degrees)
+    return Suspect("degrees", "joint positions are in degrees", cure, see=see, answer=answer)
 
 
 def _answer_suspects() -> list[Suspect]:
@@ -232,6 +271,21 @@ def _in_order(whose: Mapping[str, str]) -> See:
         return msgspec.structs.replace(observation, images=images)
 
     return see
+
+
+def _on_state(**changes: Callable[[Any], Any]) -> See:
+    """Fields of the state are told as `changes` make them."""
+
+    def see(observation: Observation) -> Observation:
+        state = observation.state
+        told = {name: change(getattr(state, name)) for name, change in changes.items()}
+        return msgspec.structs.replace(observation, state=msgspec.structs.replace(state, **told))
+
+    return see
+
+
+def _opposite(opening: float) -> float:
+    return 1.0 - opening
 
 
 def _gripper_flipped(actions: F64, observation: Observation) -> F64:

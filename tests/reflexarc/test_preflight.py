@@ -41,7 +41,7 @@ def tiny() -> BatchPolicy:
 
 
 class Remembering:
-    """Asks a policy that has no memory only once about the same pictures of the same instant; many tests do."""
+    """Asks a policy that has no memory only once about the same pictures and gripper of an instant."""
 
     def __init__(self, inner: BatchPolicy) -> None:
         self._inner, self._known = inner, dict[object, ActionChunk | ReflexarcError]()
@@ -58,7 +58,8 @@ class Remembering:
 
     def act_batch(self, observations: list[Observation]) -> list[ActionChunk | ReflexarcError]:
         keys = [
-            (each.session, *(hash(frame.data) for frame in each.images.values())) for each in observations
+            (each.session, each.state.gripper, *(hash(frame.data) for frame in each.images.values()))
+            for each in observations
         ]
         new = {key: each for key, each in zip(keys, observations, strict=True) if key not in self._known}
         if new:
@@ -275,15 +276,19 @@ def test_the_command_prints_writes_and_says_by_its_exit_code(
 
 
 class Recalling:
-    """A policy in joint space that knows the demonstrations by heart; `answer` is what is wrong with it."""
+    """A policy in joint space that knows the demonstrations by heart; `answer` is what is wrong with it.
 
-    def __init__(self, tiny: BatchPolicy, logs: list[Path], answer: Change | None = None) -> None:
+    states: what it should be told, by session.
+    """
+
+    def __init__(self, tiny: BatchPolicy, logs: list[Path]) -> None:
         spec = foreign_spec(ActionConvention(space="joint"), 8, 4, 0.1)
         self._info = msgspec.structs.replace(
             tiny.info, action_spec=spec.model_dump_json(), model_id="recalling"
         )
-        self._spec, self._answer = spec, answer
+        self._spec, self.answer = spec, lambda actions, _: actions
         done = demonstrations(self, logs, INSTANTS)
+        self.states = {each.session: each.state for each in done.observations}
         self._known = {each.session: row for each, row in zip(done.observations, done.actions, strict=True)}
 
     @property
@@ -299,7 +304,7 @@ class Recalling:
             t_ns=observation.t_ns,
             obs_seq=observation.seq,
             t_obs_ns=observation.t_obs_ns,
-            actions=actions if self._answer is None else self._answer(actions, observation),
+            actions=self.answer(actions, observation),
             bins=np.full(actions.shape, -1, dtype=np.int16),
             policy_tokens=[],
             tokenizer_id="none",
@@ -310,24 +315,53 @@ class Recalling:
 
 
 def test_a_policy_in_joint_space_is_checked_too(tiny: BatchPolicy, logs: list[Path]) -> None:
-    assert check(Recalling(tiny, logs), logs).verdict == "clean"
+    """What it is told about its joints and gripper goes into its answers, in part."""
+    policy = Recalling(tiny, logs)
+    assert check(policy, logs).verdict == "clean"
+
+    def changed(joints: F64, gripper: F64) -> F64:
+        return np.concatenate([joints, gripper], axis=1)
 
     def degrees(actions: F64, observation: Observation) -> F64:
-        return np.concatenate([np.degrees(actions[:, :-1]), actions[:, -1:]], axis=1)
-
-    def relative(actions: F64, observation: Observation) -> F64:
-        now = observation.state.joint_position_commanded
-        return np.concatenate([actions[:, :-1] - now, actions[:, -1:]], axis=1)
+        off = observation.state.joint_position - np.degrees(policy.states[observation.session].joint_position)
+        return changed(np.degrees(actions[:, :-1]) + 0.3 * off, actions[:, -1:])
 
     def opposite(actions: F64, observation: Observation) -> F64:
-        return np.concatenate([actions[:, :-1], 1 - actions[:, -1:]], axis=1)
+        off = observation.state.gripper - (1 - policy.states[observation.session].gripper)
+        return changed(actions[:, :-1], 1 - actions[:, -1:] + 0.3 * off)
+
+    def relative(actions: F64, observation: Observation) -> F64:
+        return changed(actions[:, :-1] - observation.state.joint_position_commanded, actions[:, -1:])
+
+    def feels(joints: Callable[[F64], F64]) -> Change:
+        def answer(actions: F64, observation: Observation) -> F64:
+            true = policy.states[observation.session].joint_position
+            return changed(
+                actions[:, :-1] + 0.3 * (joints(observation.state.joint_position) - true), actions[:, -1:]
+            )
+
+        return answer
+
+    def grips(opening: Callable[[float], float]) -> Change:
+        def answer(actions: F64, observation: Observation) -> F64:
+            off = opening(observation.state.gripper) - policy.states[observation.session].gripper
+            return changed(actions[:, :-1], actions[:, -1:] + 0.8 * off)
+
+        return answer
 
     for answer, named in (
         (degrees, "degrees"),
-        (relative, "relative joints"),
         (opposite, "gripper polarity"),
+        (relative, "relative joints"),
+        (feels(np.radians), "state degrees"),
+        (feels(np.degrees), "state radians"),
+        (grips(lambda opening: 1 - opening), "state gripper polarity"),
+        (grips(lambda opening: opening / 100), "state gripper percent"),
     ):
-        assert [each.name for each in check(Recalling(tiny, logs, answer), logs).found] == [named]
+        policy.answer = answer
+        found = check(policy, logs).found
+        assert [each.name for each in found] == [named]
+        assert not found[0].alike
 
 
 def test_no_episodes_and_other_spaces_are_refused_in_words(

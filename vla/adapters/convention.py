@@ -18,6 +18,9 @@ from reflexarc.wire.messages import F64, State
 TCP_SIZE = 7
 """`[dx dy dz, three of rotation, gripper]`."""
 
+MOST_JOINTS = 7
+"""Of one arm; a policy that emits more numbers moves two (ALOHA: 14)."""
+
 
 def foreign_spec(convention: ActionConvention, size: int, horizon: int, step_s: float) -> ActionSpec:
     """The action spec of a policy that emits `size` numbers a step. Raises PolicyError where that does not fit.
@@ -32,6 +35,11 @@ def foreign_spec(convention: ActionConvention, size: int, horizon: int, step_s: 
                 "for joint positions set `action: {space: joint}`"
             )
         return tcp_delta_spec(horizon, step_s, alignment)
+    if size - 1 > MOST_JOINTS:
+        raise PolicyError(
+            f"action space: the policy emits {size} numbers a step; `joint` is one arm of at most {MOST_JOINTS} joints "
+            "and its gripper: two arms (ALOHA) are not supported"
+        )
     bound = 2.0 * math.pi
     dims = [
         ActionDim(name=f"q{i + 1}", unit="rad", frame="joint", delta=False, lower=-bound, upper=bound)
@@ -72,16 +80,20 @@ def quat_to_euler_xyz(quat: F64) -> F64:
 
 
 def state_vector(state: State, config: ForeignConfig) -> F64:
-    """(P,) what the policy feels, in the order of `config.state`. Raises PolicyError on values that are not finite."""
-    pose = state.pose_base_tcp
+    """(P,) what the policy feels, in the order of `config.state` and in its own units: what `to_canonical` undoes.
+
+    Raises PolicyError on values that are not finite.
+    """
+    pose, units = state.pose_base_tcp, config.felt_units
     width = state.gripper * config.finger_open_m
+    gripper = units.gripper_closed + state.gripper * (units.gripper_open - units.gripper_closed)
     columns: dict[StateFeature, F64] = {
-        "position": pose[:3],
-        "rotvec": geometry.log(pose[3:]),
-        "euler_xyz": quat_to_euler_xyz(pose[3:]),
+        "position": pose[:3] / units.position_scale,
+        "rotvec": geometry.log(pose[3:]) / units.rotation_scale,
+        "euler_xyz": quat_to_euler_xyz(pose[3:]) / units.rotation_scale,
         "quat_wxyz": pose[3:],
-        "joint_position": state.joint_position,
-        "gripper": np.array([state.gripper]),
+        "joint_position": state.joint_position / units.rotation_scale,
+        "gripper": np.array([gripper]),
         "gripper_fingers": np.array([width, -width]),
     }
     parts = [columns[name] for name in config.state]
