@@ -21,17 +21,21 @@ from contracts.lerobot_folders import KINDS, SIZE, make_folder, small_sizes, sta
 from contracts.toy_policy import toy_observation
 from reflexarc.configs.action import ActionSpec
 from reflexarc.configs.errors import PolicyError
-from reflexarc.configs.foreign import ActionConvention, LeRobotConfig
-from reflexarc.vla.adapters.convention import foreign_spec, to_canonical
+from reflexarc.configs.foreign import ActionConvention, LeRobotConfig, OpenVlaConfig
+from reflexarc.configs.placement import Placement
+from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
 from reflexarc.vla.adapters.flows import GuidedSampler, going_on
-from reflexarc.vla.adapters.lerobot import LeRobotPolicy, _no_foreign_code
+from reflexarc.vla.adapters.lerobot import LeRobotPolicy, _no_foreign_code, seed_of
+from reflexarc.vla.adapters.pi0 import Sampler
+from reflexarc.vla.adapters.pi0_batch import Pi0Policy
 from reflexarc.vla.checkpoint import load_policy
 from reflexarc.vla.commitment import continued
 from reflexarc.vla.engine.guidance import euler
+from reflexarc.vla.sessions import key_among
 from reflexarc.vla.tokenizers import FastTokenizer
 from reflexarc.wire import geometry
 from reflexarc.wire.codec import decode, encode
-from reflexarc.wire.contracts import Policy
+from reflexarc.wire.contracts import BatchPolicy, Policy
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation
 
@@ -298,6 +302,10 @@ def test_no_tokenizer_is_said_with_what_to_do(folders: dict[str, Path], tmp_path
         ("state: [position]", "state: position are 3 numbers, observation.state has 8"),
         ("horizon: 50", "horizon 50: this policy emits 4 actions at a time"),
         ("action: {gripper_open: 0.0}", "gripper_closed and gripper_open are both 0.0"),
+        (
+            "state_units: {gripper_open: 0.0}",
+            "state_units: Value error, gripper_closed and gripper_open are both",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(act_folder: Path, settings: str, text: str) -> None:
@@ -325,6 +333,36 @@ def test_conventions_end_at_the_edge() -> None:
     assert np.allclose(action, [0.0, 0.01, 0.0, 0.0, 0.0, np.pi / 2, 1.0])
 
 
+def test_the_state_is_told_in_the_units_of_a_joint_action() -> None:
+    """Three numbers by hand: half a turn, a quarter, half open, in degrees and of a gripper with 100 closed."""
+    state = msgspec.structs.replace(seen().state, joint_position=np.array([np.pi, -np.pi / 2]), gripper=0.25)
+    told = {
+        "action": {"space": "joint", "rotation_scale": np.pi / 180, "gripper_closed": 100, "gripper_open": 0}
+    }
+
+    def felt(**settings: Any) -> np.ndarray:
+        return state_vector(state, LeRobotConfig.model_validate(settings))
+
+    assert np.allclose(felt(**told), [180, -90, 75])
+    back = to_canonical(felt(**told)[None], LeRobotConfig.model_validate(told).action, state.pose_base_tcp)
+    assert np.allclose(back, [[np.pi, -np.pi / 2, 0.25]]), "the same number means the same on both sides"
+    assert np.allclose(felt(**told, state_units={"gripper_open": 2}), [np.pi, -np.pi / 2, 0.5])
+
+
+def test_the_state_of_a_policy_of_deltas_is_told_as_it_is_unless_said() -> None:
+    """LIBERO's scales are of deltas: its state is in m and rad."""
+    pose = geometry.pose(np.array([0.4, 0.0, 0.3]), geometry.exp(np.array([0.0, 0.0, np.pi / 2])))
+    state = msgspec.structs.replace(seen().state, pose_base_tcp=pose, gripper=0.5)
+    libero: dict[str, Any] = {
+        "action": {"position_scale": 0.05, "rotation_scale": 0.5, "gripper_closed": 1, "gripper_open": -1}
+    }
+    usual = state_vector(state, OpenVlaConfig.model_validate(libero))
+    assert np.allclose(usual, [0.4, 0, 0.3, 0, 0, np.pi / 2, 0.02, -0.02])
+    libero |= {"state_units": {"position_scale": 0.001, "rotation_scale": np.pi / 180}, "finger_open_m": 0.08}
+    said = state_vector(state, OpenVlaConfig.model_validate(libero))
+    assert np.allclose(said, [400, 0, 300, 0, 0, 90, 0.04, -0.04])
+
+
 def test_deltas_of_a_tool_that_turns_follow_it() -> None:
     """Two steps ahead with a quarter turn between: the second goes to the side."""
     raw = np.array([[0.1, 0, 0, 0, 0, np.pi / 2, 0.0], [0.1, 0, 0, 0, 0, 0, 1.0]])
@@ -349,6 +387,8 @@ def test_joint_policies_get_a_joint_spec() -> None:
     assert spec.alignment == "at_observation"
     with pytest.raises(PolicyError, match="emits 8 numbers a step, tcp_delta has 7"):
         foreign_spec(ActionConvention(), 8, 10, 0.05)
+    with pytest.raises(PolicyError, match="emits 14 numbers a step; `joint` is one arm of at most 7"):
+        foreign_spec(ActionConvention(space="joint"), 14, 10, 0.05)
 
 
 @pytest.mark.parametrize("kind", ["act", "pi0"])
@@ -360,6 +400,67 @@ def test_a_chunk_begins_with_what_is_committed(folders: dict[str, Path], kind: s
     np.testing.assert_array_equal(chunk.actions[:2], going[:2])
     with pytest.raises(PolicyError, match=r"frozen_steps is 4, 3 actions are committed"):
         policy.act(msgspec.structs.replace(told, frozen_steps=4))
+
+
+def near(one: np.ndarray, other: np.ndarray) -> bool:
+    """As near as the order of adding up lets two equal chunks be."""
+    return bool(np.allclose(one, other, rtol=0, atol=1e-5 * np.ptp(other)))
+
+
+def test_pi0_answers_several_robots_in_one_pass_as_each_alone(folders: dict[str, Path]) -> None:
+    policy = load_policy(str(folders["pi0"]))
+    assert isinstance(policy, BatchPolicy)
+    assert not hasattr(LeRobotPolicy, "act_batch"), "what is answered one by one is not waited for together"
+    asked = [seen(seq, session=f"robot {seq}") for seq in range(1, 5)]
+    asked[2] = msgspec.structs.replace(asked[2], instruction="lift the red cube now")  # a pass of its own
+    blind = msgspec.structs.replace(asked[3], images={})
+    lone = [policy.act(each).actions for each in asked]
+    assert isinstance(policy, Pi0Policy)
+    engine = policy._sampler
+    assert isinstance(engine, Sampler)
+    sizes: list[int] = []
+    sample = policy._policy.predict_action_chunk
+    policy._policy.predict_action_chunk = lambda batch, **noise: (
+        sizes.append(len(noise["noise"])) or sample(batch, **noise)
+    )
+    *answers, refused = policy.act_batch([*asked, blind])
+    assert sizes == [3, 1]
+    assert isinstance(refused, PolicyError)
+    assert "no image of camera 'front'" in str(refused)
+    for each, alone in zip(answers, lone, strict=True):
+        assert isinstance(each, ActionChunk)
+        assert near(each.actions, alone)
+    assert not near(lone[0], lone[1])
+
+    later = [
+        msgspec.structs.replace(
+            seen(seq + 4, session=f"robot {seq}", t_ns=1_000_000 + policy._spec.step_ns),
+            committed=lone[seq - 1][1:],
+        )
+        for seq in (1, 2)
+    ]
+    together = policy.act_batch(later)
+    policy.act_batch(asked[:2])
+    for observation, each in zip(later, together, strict=True):
+        assert isinstance(each, ActionChunk)
+        assert near(each.actions, policy.act(observation).actions), "going on from what was said, too"
+
+
+def test_relative_actions_in_a_batch_start_at_each_robots_own_state(tmp_path: Path) -> None:
+    policy = load_policy(str(make_folder(tmp_path / "pi0", "pi0", use_relative_actions=True)))
+    assert isinstance(policy, BatchPolicy)
+    asked = [seen(1, "a"), seen(2, "b")]
+    state = msgspec.structs.replace(asked[1].state, joint_position=np.full(7, 0.5))
+    asked[1] = msgspec.structs.replace(asked[1], state=state)
+    for observation, answer in zip(asked, policy.act_batch(asked), strict=True):
+        assert isinstance(answer, ActionChunk)
+        assert near(answer.actions, policy.act(observation).actions)
+
+
+def test_noise_does_not_depend_on_the_key_that_a_server_gives_a_session() -> None:
+    key = key_among("a", {"a"})
+    assert key != "a"
+    assert seed_of(seen(session=key)) == seed_of(seen(session="a")) != seed_of(seen(session="b"))
 
 
 @pytest.mark.parametrize("kind", ["pi0", "pi05", "smolvla"])
@@ -383,6 +484,20 @@ def test_a_flow_goes_on_from_what_it_said(folders: dict[str, Path], kind: str) -
         "a"
     )  # nothing was said before in this session: the model is not guided, its chunk is only joined
     assert np.array_equal(policy.act(told).actions, continued(free, told, policy._spec))
+
+
+def test_precision_stands_in_place_of_the_dtype_of_a_checkpoint(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    usual = load_policy(str(folders["pi0"])).act(seen()).actions
+    half = load_policy(str(folders["pi0"]), placement=Placement(precision="bfloat16"))
+    assert isinstance(half, LeRobotPolicy)
+    assert next(half._policy.model.paligemma_with_expert.gemma_expert.parameters()).dtype == torch.bfloat16
+    other = half.act(seen()).actions
+    assert np.isfinite(other).all()
+    assert 0 < np.abs(usual - other).max() < 0.05 * np.ptp(usual)
+    folder = Path(shutil.copytree(folders["act"], tmp_path / "act"))
+    assert "precision float32: lerobot's act has no `dtype`" in refusal(folder, "precision: float32")
 
 
 def test_how_pi0_is_run_stands_in_the_settings_and_is_pi0s_alone(folders: dict[str, Path]) -> None:
@@ -418,7 +533,7 @@ def test_lerobots_loop_is_guided_as_our_own() -> None:
     bent = euler(lambda x, _: x @ mix, noise, 5, going_on(earlier, 2, 1))
     with torch.no_grad():
         torch.testing.assert_close(model.sample_actions(), free)
-        sampler.go_on(earlier, 2, 1)
+        sampler.go_on(going_on(earlier, 2, 1))
         torch.testing.assert_close(model.sample_actions(), bent)
         torch.testing.assert_close(model.sample_actions(), free)  # one sample is guided and no other
     assert not torch.allclose(bent, free, atol=0.1)

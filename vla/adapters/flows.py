@@ -53,9 +53,9 @@ class GuidedSampler:
         """Whether lerobot's hook is there."""
         return hasattr(model, "rtc_processor") and hasattr(model, "sample_actions")
 
-    def go_on(self, earlier: Tensor, passed: int, frozen: int) -> None:
+    def go_on(self, guide: Guide | None) -> None:
         """Guide the next sample, and no other; see `going_on`."""
-        self._guide = going_on(earlier, passed, frozen)
+        self._guide = guide
 
     def __call__(self, *given: Any, **options: Any) -> Tensor:
         self._switch.enabled = self._guide is not None

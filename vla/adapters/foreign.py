@@ -31,16 +31,18 @@ def load_openvla(path: Path, threads: int, said: Placement) -> Policy:
 
 
 def load_lerobot(path: Path, threads: int, said: Placement) -> Policy:
-    """A policy of lerobot."""
+    """A policy of lerobot; π0 in one pass for several robots."""
     try:
         from reflexarc.vla.adapters.lerobot import LeRobotPolicy
+        from reflexarc.vla.adapters.pi0_batch import Pi0Policy
     except ImportError as error:
         raise PolicyError(
             f"{path} is a policy of lerobot: pip install 'reflexarc[lerobot]' ({error})"
         ) from error
 
-    settings = placed(read_settings(path, LeRobotConfig), said)
-    return LeRobotPolicy(checkpoint_folder(path), settings, threads=threads)
+    settings, folder = placed(read_settings(path, LeRobotConfig), said), checkpoint_folder(path)
+    kind = json.loads((folder / CONFIG).read_text())["type"]
+    return (Pi0Policy if kind == "pi0" else LeRobotPolicy)(folder, settings, threads=threads)
 
 
 LOADERS: dict[str, Loader] = {"openvla": load_openvla, "lerobot": load_lerobot}

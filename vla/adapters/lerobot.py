@@ -7,9 +7,9 @@ folder (`tokenizer.json`) takes the place of the one on the hub that the preproc
 of SmolVLA's language model.
 
 Pictures go in as float32 (3, H, W) in 0..1 and the state as `config.state` composes it; what comes out is turned into
-our action space by `config.action`. Policies that sample (Diffusion, π0, SmolVLA) draw from a seed made of session and
-observation, so that the same observation gets the same chunk. Nothing is kept in lerobot's own queues: the controller
-plays chunks, and several robots may ask in turn.
+our action space by `config.action`. Policies that sample (Diffusion, π0, SmolVLA) draw from a seed made of the name of
+the session and the observation's number, so that the same observation gets the same chunk. Nothing is kept in lerobot's
+own queues: the controller plays chunks, and several robots may ask in turn (of π0 at once, see `pi0_batch.py`).
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ from reflexarc.configs.engine import Pi0EngineConfig
 from reflexarc.configs.errors import PolicyError, WireError
 from reflexarc.configs.foreign import LeRobotConfig
 from reflexarc.vla.adapters.convention import foreign_spec, state_vector, to_canonical
-from reflexarc.vla.adapters.flows import GuidedSampler
+from reflexarc.vla.adapters.flows import GuidedSampler, going_on
 from reflexarc.vla.adapters.pi0 import Sampler, accelerate
 from reflexarc.vla.adapters.pi0_fast import KIND as PI0_FAST
 from reflexarc.vla.adapters.pi0_fast import LocalTokenizers
 from reflexarc.vla.commitment import committed, continued
+from reflexarc.vla.engine.guidance import Guide
 from reflexarc.vla.placement import place
+from reflexarc.vla.sessions import name_in
 from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.images import decode_image
 from reflexarc.wire.messages import ActionChunk, Observation, PolicyInfo
@@ -108,11 +110,20 @@ class LeRobotPolicy:
         committed(observation, self._spec)  # what cannot be taken in is refused before anything is computed
         batch = self._remember(observation, self._prepared(observation))
         prepared = time.perf_counter_ns()
-        self._go_on(observation)
-        raw = self._predict(batch, zlib.crc32(f"{observation.session}/{observation.seq}".encode()))
+        if self._sampler is not None:
+            self._sampler.go_on(self._guide(observation))
+        raw = self._predict(batch, seed_of(observation))
         decided = time.perf_counter_ns()
         if self._sampler is not None and self._sampler.last is not None:
             self._said[observation.session] = (observation.t_obs_ns, self._sampler.last)
+        return self._reply(
+            observation, raw, {"preprocess": prepared - began} | self._stages(decided - prepared)
+        )
+
+    def _reply(
+        self, observation: Observation, raw: NDArray[np.float64], latency_ns: dict[str, int]
+    ) -> ActionChunk:
+        """raw (H, D), as the postprocessor gives them, as the answer to `observation`."""
         raw = raw[: self._spec.horizon]
         if not np.isfinite(raw).all():
             raise PolicyError(f"{self._info.model_id} answers with values that are not finite")
@@ -129,7 +140,7 @@ class LeRobotPolicy:
             step_ns=self._spec.step_ns,
             spec_id=self._spec.id,
             model_id=self._info.model_id,
-            latency_ns={"preprocess": prepared - began} | self._stages(decided - prepared),
+            latency_ns=latency_ns,
             session=observation.session,
         )
 
@@ -138,14 +149,15 @@ class LeRobotPolicy:
         vision = None if self._sampler is None else self._sampler.vision_ns
         return {"model": passed_ns} if vision is None else {"vision": vision, "action": passed_ns - vision}
 
-    def _go_on(self, observation: Observation) -> None:
+    def _guide(self, observation: Observation) -> Guide | None:
         """Where the arm goes on with what was said last, let a flow go on from it too, in its normalised numbers."""
         earlier = self._said.get(observation.session)
-        if self._sampler is None or observation.committed is None or earlier is None:
-            return
+        if observation.committed is None or earlier is None:
+            return None
         passed = round((observation.t_obs_ns - earlier[0]) / self._spec.step_ns)
-        if 0 <= passed < earlier[1].shape[1]:
-            self._sampler.go_on(earlier[1], passed, observation.frozen_steps)
+        if not 0 <= passed < earlier[1].shape[1]:
+            return None
+        return going_on(earlier[1], passed, observation.frozen_steps)
 
     def _prepared(self, observation: Observation) -> Batch:
         """One observation through the policy's own preprocessor: tensors with a batch of one in front."""
@@ -182,16 +194,26 @@ class LeRobotPolicy:
 
     def _predict(self, batch: Batch, seed: int) -> NDArray[np.float64]:
         """(H, D) as the policy's postprocessor gives them."""
-        devices = [self._foreign.device] if str(self._foreign.device).startswith("cuda") else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():  # guidance needs gradients inside
-            torch.manual_seed(seed)
+        with self._drawing(seed), torch.no_grad():  # guidance needs gradients inside
             self._policy.reset()
             try:
                 chunk: Tensor = self._policy.predict_action_chunk(batch)
             except AssertionError as error:  # π0-FAST: tokens that are no actions
                 raise PolicyError(f"{self._foreign.type} said no actions: {error}") from error
-            steps = int(getattr(self._foreign, "n_action_steps", chunk.shape[1]))
-            actions: Tensor = self._after(chunk[0, :steps])
+            return self._restored(chunk[0])
+
+    @contextlib.contextmanager
+    def _drawing(self, seed: int) -> Iterator[None]:
+        """Random numbers of this seed within; those of others go on behind it as if nothing had been drawn."""
+        devices = [self._foreign.device] if str(self._foreign.device).startswith("cuda") else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+
+    def _restored(self, chunk: Tensor) -> NDArray[np.float64]:
+        """(H, D) of a chunk as the model says it, by the policy's own postprocessor."""
+        steps = int(getattr(self._foreign, "n_action_steps", len(chunk)))
+        actions: Tensor = self._after(chunk[:steps])
         return actions.float().cpu().numpy().astype(np.float64)
 
     def _try_out(self) -> tuple[int, int]:
@@ -243,6 +265,11 @@ class LeRobotPolicy:
         return [(int(shape[1]), int(shape[2])) for shape in shapes]
 
 
+def seed_of(observation: Observation) -> int:
+    """Of what is drawn for an answer: the same whoever asks, so of the session's name, not of a server's key to it."""
+    return zlib.crc32(f"{name_in(observation.session)}/{observation.seq}".encode())
+
+
 def _configuration(folder: Path, config: LeRobotConfig) -> Any:
     path = folder / "config.json"
     try:
@@ -253,13 +280,27 @@ def _configuration(folder: Path, config: LeRobotConfig) -> Any:
         raise PolicyError(
             f"{path}: output_features has no `action`; it has {', '.join(foreign.output_features)}"
         )
-    foreign.device = place(config.device, "float32")[0].type
+    _place(path, foreign, config)
     foreign.pretrained_path = folder
     if hasattr(foreign, "vlm_model_name") and (folder / "vlm").is_dir():
         foreign.vlm_model_name, foreign.load_vlm_weights = str(folder / "vlm"), False
     if hasattr(foreign, "pretrained_backbone_weights"):
         foreign.pretrained_backbone_weights = None  # they are in the folder; lerobot would fetch them first
     return foreign
+
+
+def _place(path: Path, foreign: Any, config: LeRobotConfig) -> None:
+    """Write into lerobot's configuration where the model is run, and in what numbers where it can be told that."""
+    told = str(getattr(foreign, "dtype", "")) in ("float32", "bfloat16")
+    if not told and config.precision != "auto":
+        raise PolicyError(
+            f"{path}: precision {config.precision}: lerobot's {foreign.type} has no `dtype` of float32 or bfloat16 to "
+            "set; leave precision out"
+        )
+    device, dtype = place(config.device, config.precision if told else "float32")
+    foreign.device = device.type
+    if told:
+        foreign.dtype = str(dtype).removeprefix("torch.")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """lerobot's π0 on our engine: the same weights and the same numbers, several times faster.
 
 lerobot runs its two Gemmas through `transformers` with a copy of the cache for each of ten steps; the engine
-(`engine/pi0.py`) fills one cache and replays. Where it cannot (several robots told different things at once, lerobot's
-own real-time chunking) lerobot's code runs as it is.
+(`engine/pi0.py`) fills one cache and replays. Where it cannot (prompts of several lengths at once, lerobot's own
+real-time chunking) lerobot's code runs as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from reflexarc.configs.engine import Pi0EngineConfig
-from reflexarc.vla.adapters.flows import going_on
 from reflexarc.vla.engine.graphs import Graphs
 from reflexarc.vla.engine.guidance import Guide
 from reflexarc.vla.engine.pi0 import Pi0Engine, Pi0Parts
@@ -72,9 +71,9 @@ class Sampler:
         self.last: Tensor | None = None
         self.vision_ns: int | None = None
 
-    def go_on(self, earlier: Tensor, passed: int, frozen: int) -> None:
+    def go_on(self, guide: Guide | None) -> None:
         """Guide the next sample, and no other; see `going_on`."""
-        self._guide = going_on(earlier, passed, frozen)
+        self._guide = guide
 
     def __call__(
         self,
@@ -90,7 +89,7 @@ class Sampler:
         lengths = lang_masks.sum(dim=1)
         seen = [image for image, mask in zip(images, img_masks, strict=True) if bool(mask.all())]
         partly = any(bool(mask.any()) and not bool(mask.all()) for mask in img_masks)
-        self.vision_ns = None
+        guide, self._guide, self.last, self.vision_ns = self._guide, None, None, None
         if kwargs or partly or not seen or int(lengths.min()) != int(lengths.max()):
             before: Tensor = self._before(
                 images, img_masks, lang_tokens, lang_masks, state, noise, num_steps, **kwargs
@@ -106,7 +105,6 @@ class Sampler:
         wait(state.device)
         self.vision_ns = time.perf_counter_ns() - began
         words = lang_tokens[:, : int(lengths[0])]
-        guide, self._guide = self._guide, None
         self.last = engine.act(tokens, words, state, noise, guide)
         return self.last
 
