@@ -5,6 +5,7 @@ A log explains itself: everything needed to repeat or to judge the episode stand
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -16,10 +17,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from reflexarc import __version__
-from reflexarc.configs.load import config_hash
+from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
 
 _PACKAGES = ("mujoco", "numpy", "numba", "daqp", "ruckig", "torch", "transformers")
+
+ROBOT_LIMITS = ("joints", "gripper", "cartesian", "payload", "stop_category")
+"""Of `RobotConfig`: what the robot itself adds to the limits of `SafetyConfig`."""
 
 
 @cache
@@ -55,17 +59,34 @@ def git_revision() -> str:
     return head + ("+dirty" if changed else "")
 
 
+def limits_hash(robot: RobotConfig, safety: SafetyConfig) -> str:
+    """sha256 of all limits, the robot's own and those of safety, as 64 hexadecimal digits."""
+    limits = {
+        "robot": robot.model_dump(mode="json", include=set(ROBOT_LIMITS)),
+        "safety": safety.model_dump(mode="json"),
+    }
+    text = json.dumps(limits, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def episode_metadata(
-    *, task: str, seed: int, policy: str, clock: str, safety: SafetyConfig, configs: Mapping[str, BaseModel]
+    *,
+    task: str,
+    seed: int,
+    policy: str,
+    clock: str,
+    robot: RobotConfig,
+    safety: SafetyConfig,
+    configs: Mapping[str, BaseModel],
 ) -> str:
-    """JSON for `EpisodeStart.metadata`; the hash of the limits stands in every episode."""
+    """JSON for `EpisodeStart.metadata`; `safety_hash`, that of all limits, stands in every episode."""
     return json.dumps(
         {
             "task": task,
             "seed": seed,
             "policy": policy,
             "clock": clock,
-            "safety_hash": config_hash(safety),
+            "safety_hash": limits_hash(robot, safety),
             "versions": versions(),
             "git_revision": git_revision(),
             "configs": {name: config.model_dump(mode="json") for name, config in configs.items()},

@@ -27,7 +27,13 @@ class Setup:
         """The metadata of one episode run with this set-up and `more` configurations, as JSON."""
         configs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | more
         return episode_metadata(
-            task=task, seed=seed, policy=policy, clock=clock, safety=self.safety, configs=configs
+            task=task,
+            seed=seed,
+            policy=policy,
+            clock=clock,
+            robot=self.robot,
+            safety=self.safety,
+            configs=configs,
         )
 
 

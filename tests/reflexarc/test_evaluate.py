@@ -12,9 +12,9 @@ from reflexarc import collect as collection
 from reflexarc import evaluate as evaluation
 from reflexarc.configs.action import tcp_delta_spec
 from reflexarc.configs.errors import ConfigError
-from reflexarc.configs.load import config_hash
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import sample_episode
+from reflexarc.record import limits_hash
 from reflexarc.replay import replay
 from reflexarc.setup import load_setup
 
@@ -81,7 +81,7 @@ def test_collection_keeps_what_is_there_and_refuses_evaluation_seeds(tmp_path: P
     assert sum(item.status == "present" for item in again) == len(kept)
     path = next(iter(tmp_path.rglob("*.mcap")))
     assert replay(path).max_qpos_error == 0.0
-    assert EpisodeReader(path).metadata["safety_hash"] == config_hash(setup.safety)
+    assert EpisodeReader(path).metadata["safety_hash"] == limits_hash(setup.robot, setup.safety)
     samples = sample_episode(EpisodeReader(path), tcp_delta_spec(8, 0.1), ("front", "wrist"))
     assert samples.mask.any()
     assert not samples.mask.all()  # the disturbed spells and the end do not count

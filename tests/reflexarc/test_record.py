@@ -64,6 +64,25 @@ def test_an_episode_says_what_it_was_made_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        "robot.joints.0.velocity=1.0",
+        "robot.joints.0.effort=20.0",
+        "robot.payload.mass=0.5",
+        "safety.tcp_speed=0.3",
+    ],
+)
+def test_the_hash_of_the_limits_changes_with_each_of_them(change: str) -> None:
+    usual = metadata(load_setup())["safety_hash"]
+    assert metadata(load_setup(overrides=(change,)))["safety_hash"] != usual
+
+
+def test_the_hash_of_the_limits_does_not_change_with_what_is_none(tmp_path: Path) -> None:
+    calibration = load_setup(robot=calibrated(tmp_path), overrides=("controller.execute_steps=1",))
+    assert metadata(calibration)["safety_hash"] == metadata(load_setup())["safety_hash"]
+
+
+@pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"quaternion": [0, 0, 0, 0]}, "quaternion has length 0; it must be 1"),
