@@ -25,7 +25,10 @@ AGES_MS = (10, 20, 50)
 def run_episodes(
     runner: Runner, task: str, seconds: float, longest_s: float, check: Callable[[], None]
 ) -> list[EpisodeFigures]:
-    """Episodes of a task, one after another, for `seconds`; none lasts beyond `longest_s`."""
+    """Episodes of a task, one after another, for `seconds`; none lasts beyond `longest_s`.
+
+    A protective stop ends one episode and not the run; an emergency stop ends it with LatchedError.
+    """
     begun, episodes = time.monotonic(), []
     for index in itertools.count():
         left = seconds - (time.monotonic() - begun)
@@ -39,6 +42,7 @@ def run_episodes(
                 time_limit_s=max(0.5, min(left, longest_s)),
                 metadata="{}",
                 check=check,
+                reset_protective_stop=True,
             )
         )
     return episodes

@@ -67,6 +67,7 @@ def run_demo(
                         time_limit_s=get_task(task).time_limit_s,
                         metadata=setup.metadata(task=task, seed=number, policy=policy, clock="monotonic"),
                         check=processes.check,
+                        reset_protective_stop=True,
                     )
                 console.print(f'  "{result.instruction}": {result.end} after {result.time_s:.1f} s')
                 if result.unrecorded:

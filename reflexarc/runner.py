@@ -1,7 +1,7 @@
 """The runner: owns reset, instruction, episode limits and, in simulation, the privileged success check.
 
-It stands beside the control path: it asks the robot host's console, asks the simulated arm, tells everybody when an
-episode begins and ends, and watches. If it dies, controller and host go on to their own hold.
+It stands beside the control path: it asks the robot host's console, asks the simulated arm if there is one, tells
+everybody when an episode begins and ends, and watches. If it dies, controller and host go on to their own hold.
 """
 
 from __future__ import annotations
@@ -43,14 +43,22 @@ SETTLE_S = 0.15
 Verdict = Literal["", "success", "fail", "redo", "quit"]
 """What a person says of the episode that is running; empty while there is nothing to say."""
 
+STANDS_S = 2.0
+"""An arm that was told to stop stands well before this; then it may be reset, or enabled again."""
+
 MAY_RETURN = {"policy", "cameras", "recorder", "teleop"}
 """Peers whose loss does not end an episode: the arm holds (or goes unrecorded), and goes on when they are back."""
+
+
+class LatchedError(RobotError):
+    """No episode begins: the robot host is latched in a stop, which is a person's to undo."""
 
 
 @dataclasses.dataclass(slots=True)
 class EpisodeFigures:
     """What was seen of one episode. Times in seconds, latencies in ms. judge: `person` where one ended it.
 
+    success: None where nobody judged, as happens on an arm that is not simulated.
     stop_rule: of a latched stop (its reason is in `end`), or empty. unrecorded: why the log does not hold all of it, or
     empty.
     """
@@ -58,7 +66,7 @@ class EpisodeFigures:
     episode: str
     task: str
     instruction: str
-    success: bool = False
+    success: bool | None = False
     time_s: float = 0.0
     end: str = ""
     chunks: int = 0
@@ -76,7 +84,7 @@ class Runner:
     """Runs episodes against the processes of a run."""
 
     def __init__(self, endpoints: Endpoints, peers: tuple[str, ...], *, simulated: bool = True) -> None:
-        """peers: whose heartbeats to expect."""
+        """peers: whose heartbeats to expect. simulated: the arm lays tasks out and says when they are done."""
         self._watch = PeerWatch(endpoints.heartbeat, peers)
         self._publisher = Publisher(endpoints.runner, name="runner")
         self._console: Requester[HostReply] = Requester(endpoints.console, HostReply, name="host console")
@@ -92,8 +100,15 @@ class Runner:
         self._recorder: Subscriber[Event] = Subscriber(
             endpoints.recorder, Event, name="runner's view of the recorder"
         )
+        self._port = endpoints.base_port
         self._seq = 0
+        self._since_ns = 0
         self._loops: dict[str, dict[str, Any]] = {}
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the arm lays out tasks and judges them."""
+        return self._sim is not None
 
     def loops(self) -> dict[str, dict[str, Any]]:
         """The latest figures of each real-time loop, by its process."""
@@ -124,16 +139,20 @@ class Runner:
         metadata: str,
         check: Callable[[], None],
         verdict: Callable[[], Verdict] = lambda: "",
+        reset_protective_stop: bool = False,
     ) -> EpisodeFigures:
-        """Run one episode. In simulation the task gives the instruction, unless one is named.
+        """Run one episode. In simulation the task gives the instruction, unless one is named, and `seed` its layout.
 
-        verdict: asked all the time; whatever a person says ends the episode.
+        verdict: asked all the time; whatever a person says ends the episode. reset_protective_stop: of a simulated arm
+        that nobody stands beside, left by the episode before; never an emergency stop.
+
+        Raises LatchedError if the robot host is latched in a stop, RobotError if it does not enable the arm.
         """
-        self._release()
+        self._release(episode, may_reset=reset_protective_stop and self.simulated)
         if self._sim is not None:
             told = self._sim_query("reset", task=task, seed=seed).instruction
             instruction = instruction or told
-        figures = EpisodeFigures(episode, task, instruction)
+        figures = EpisodeFigures(episode, task, instruction, success=False if self.simulated else None)
         start = EpisodeStart(
             t_ns=monotonic_ns(),
             episode=episode,
@@ -141,10 +160,11 @@ class Runner:
             session=episode,
             metadata=metadata,
         )
+        self._since_ns = start.t_ns
         self._publisher.send(start)
         time.sleep(SETTLE_S)
-        self._enable()
         try:
+            self._enable()
             self._follow(figures, time_limit_s, check, verdict)
         finally:
             figures.end = figures.end or "interrupted"
@@ -166,21 +186,35 @@ class Runner:
                 socket.close()
         self._watch.close()
 
-    def _release(self) -> None:
-        """Bring the host to `off` or `ready`, where it commands nothing: reset a latched stop, disable a live arm."""
-        if self.request("status").safety in LATCHED:
-            self.request("reset")
+    def _release(self, episode: str, *, may_reset: bool) -> None:
+        """Bring the host to `off`, where it commands nothing. LatchedError if a stop is latched.
+
+        may_reset: a protective stop is reset, once the arm stands.
+        """
+        end = time.monotonic() + STANDS_S
+        while may_reset and self.request("status").safety == "protective_stop" and time.monotonic() < end:
+            if not self.request("reset").ok:
+                time.sleep(POLL_S)
         self.request("disable")
+        status = self.request("status")
+        if status.safety in LATCHED:
+            raise LatchedError(
+                f"{episode} does not begin, the robot host is in {status.text}; look why, then "
+                f"`reflexarc console reset --port {self._port}`"
+            )
 
     def _enable(self) -> None:
-        """Enable the arm, from `off` or `ready`. A refusal is an error: nothing would move."""
-        if self.request("status").safety == "off":
-            self.request("reset")
-        reply = self.request("enable")
-        if not reply.ok:
-            raise RobotError(
-                f"the robot host refused to enable the arm in state {reply.safety}: {reply.text}"
-            )
+        """Enable the arm from `off`, once it stands. A refusal is an error: nothing would move.
+
+        Nothing is reset here, so a stop since `_release` is a refusal.
+        """
+        end = time.monotonic() + STANDS_S
+        while not (reply := self.request("enable")).ok:
+            if reply.safety != "off" or time.monotonic() > end:
+                raise RobotError(
+                    f"the robot host refused to enable the arm in state {reply.safety}: {reply.text}"
+                )
+            time.sleep(POLL_S)
 
     def _sim_query(self, query: Literal["reset", "success"], task: str = "", seed: int = 0) -> SimAnswer:
         assert self._sim is not None
@@ -199,8 +233,6 @@ class Runner:
         verdict: Callable[[], Verdict],
     ) -> None:
         """Watch until success, a person's word, a latched stop, a lost peer or the end of the time."""
-        for socket in (self._states, self._controller, self._recorder):
-            socket.drain()
         begun = time.monotonic()
         latencies: list[float] = []
         rules: collections.Counter[str] = collections.Counter()
@@ -231,10 +263,14 @@ class Runner:
             figures.latency_ms_p50 = latencies[len(latencies) // 2]
             figures.latency_ms_max = latencies[-1]
 
+    def _fresh[M: Message](self, socket: Subscriber[M]) -> list[M]:
+        """What was published since the episode began: between episodes nobody reads, and a stop would queue up."""
+        return [message for message in socket.drain() if message.t_ns >= self._since_ns]
+
     def _watch_host(self, figures: EpisodeFigures, rules: collections.Counter[str]) -> str:
         """What latched a stop, in words; empty while nothing did."""
         stopped = ""
-        for message in self._states.drain():
+        for message in self._fresh(self._states):
             if isinstance(message, State) and message.safety in LATCHED:
                 stopped = stopped or f"the safety layer is in {message.safety}"
             elif isinstance(message, SafetyReport):
@@ -248,7 +284,7 @@ class Runner:
         return stopped
 
     def _watch_controller(self, figures: EpisodeFigures, latencies: list[float]) -> None:
-        for message in self._controller.drain():
+        for message in self._fresh(self._controller):
             if isinstance(message, ActionChunk):
                 figures.chunks += 1
                 latencies.append((message.t_ns - message.t_obs_ns) * 1e-6)
@@ -257,7 +293,7 @@ class Runner:
 
     def _watch_recorder(self, figures: EpisodeFigures) -> None:
         """A recording that ends or loses something ends no episode, but whoever asked for one must hear of it."""
-        for event in self._recorder.drain():
+        for event in self._fresh(self._recorder):
             if event.kind in ("recorder_error", "recorder_drop"):
                 figures.events.append(f"{event.kind}: {event.text}")
                 figures.unrecorded = figures.unrecorded or event.text

@@ -20,7 +20,7 @@ from rich.console import Console
 from reflexarc.configs.errors import LogError
 from reflexarc.configs.teleop import TeleopConfig
 from reflexarc.datasets.session import DISCARDED, discard
-from reflexarc.runner import POLL_S, EpisodeFigures, Runner, Verdict
+from reflexarc.runner import POLL_S, EpisodeFigures, LatchedError, Runner, Verdict
 from reflexarc.setup import Setup
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import Event, Message, TeleopCommand, TeleopKey
@@ -110,7 +110,8 @@ class Desk:
 @dataclasses.dataclass(frozen=True, slots=True)
 class TeleopJob:
     """What to record. first_seed: of the first layout; instruction: instead of the task's own. policy: who drives until
-    the person does, "" for nobody."""
+    the person does, "" for nobody. own_arm: simulated and started for this session, where the person's start resets a
+    protective stop."""
 
     task: str
     episodes: int
@@ -120,6 +121,7 @@ class TeleopJob:
     policy: str
     config: TeleopConfig
     setup: Setup
+    own_arm: bool
 
 
 class TeleopSession:
@@ -148,18 +150,27 @@ class TeleopSession:
             number = self._next_number()
             self._say(f"{self._name(number)}: start begins it; delete drops the last one, quit ends")
             key = self._desk.wait_for("start", "delete", "quit", check=self._check)
-            if key == "quit" or (key == "start" and self._record(number) == "quit"):
-                break
             if key == "delete":
                 self._delete_last()
+            elif key == "quit" or self._try(number) == "quit":
+                break
         return [figures for figures, _ in self._kept]
 
+    def _try(self, number: int) -> str:
+        """Record one episode if the arm may be enabled; how it ended."""
+        try:
+            return self._record(number)
+        except LatchedError as error:
+            self._say(str(error))
+            return "latched"
+
     def _record(self, number: int) -> str:
-        """Record one episode, again for as long as the person asks for a redo; how it ended."""
+        """Record one episode; how it ended. In simulation a redo lays out and begins again, elsewhere a person does."""
         job, name = self._job, self._name(number)
+        seed = job.first_seed + number if self._runner.simulated else -1
         metadata = job.setup.metadata(
             task=job.task,
-            seed=job.first_seed + number,
+            seed=seed,
             policy=job.policy or "teleop",
             clock="monotonic",
             teleop=job.config,
@@ -169,22 +180,24 @@ class TeleopSession:
             figures = self._runner.episode(
                 name,
                 task=job.task,
-                seed=job.first_seed + number,
+                seed=seed,
                 instruction=job.instruction,
                 time_limit_s=job.time_limit_s,
                 metadata=metadata,
                 check=self._check,
                 verdict=self._desk.verdict,
+                reset_protective_stop=job.own_arm,
             )
             path = self._desk.recorded(name, self._check)
             if figures.end not in ("redo", "quit"):
                 break
             self._discard(path)
             self._say(f"{name}: {figures.end} after {figures.time_s:.1f} s, discarded")
-            if figures.end == "quit":
-                return "quit"
+            if figures.end == "quit" or not self._runner.simulated:
+                return figures.end
         self._kept.append((figures, path))
-        verdict = "success" if figures.success else f"failed ({figures.end})"
+        words = {True: "success", False: f"failed ({figures.end})", None: f"not judged ({figures.end})"}
+        verdict = words[figures.success]
         self._say(f'{name}: "{figures.instruction}": {verdict} after {figures.time_s:.1f} s, kept')
         return figures.end
 

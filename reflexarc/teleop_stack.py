@@ -26,11 +26,11 @@ from reflexarc.wire.endpoints import Endpoints
 
 
 def run_session(
-    job: TeleopJob, folder: Path, *, port: int, show: bool, console: Console
+    job: TeleopJob, folder: Path, *, port: int, simulated: bool, show: bool, console: Console
 ) -> list[EpisodeFigures]:
     """Start what is not running, record, stop what was started; the figures of the episodes that were kept.
 
-    port: of a robot (and, with a policy, its server) that runs already; 0 starts both here.
+    port: of a robot (and, with a policy, its server) that runs already; 0 starts both here. simulated: its arm is.
     Raises RobotError naming a process that died, with the last line it wrote: a device that is not there, for one.
     """
     endpoints = Endpoints(base_port=port) if port else free_endpoints()
@@ -39,7 +39,7 @@ def run_session(
         processes = stack.enter_context(Processes(folder / "processes"))
         with console.status("starting the processes of the session"):
             peers = _start(processes, endpoints, job, folder, attached=bool(port))
-            runner = Runner(endpoints, peers)
+            runner = Runner(endpoints, peers, simulated=simulated)
             stack.callback(runner.close)
             view = TerminalView(endpoints, console) if show else None
             desk = Desk(endpoints, console, view)

@@ -9,6 +9,9 @@ from reflexarc.commands.options import JsonPath, Set, console, run_folder, write
 from reflexarc.configs.errors import LogError
 from reflexarc.wire.endpoints import BASE_PORT, Endpoints
 
+UNJUDGED_S = 60.0
+"""Limit of an episode that no task of the suite limits, and nobody ends."""
+
 
 def run(
     task: str = "lift",
@@ -18,6 +21,8 @@ def run(
     port: int = BASE_PORT,
     time_limit: float | None = None,
     intervene: str = "",
+    robot: str = "panda",
+    safety: str = "panda",
     controller: str = "default",
     out: Path | None = None,
     overrides: Set = (),
@@ -25,20 +30,26 @@ def run(
 ) -> None:
     """Run controller, recorder and runner against `reflexarc robot` and `reflexarc serve`.
 
+    The robot host may have any driver. An arm that is not simulated needs `--instruction`, and whether an episode was a
+    success stays open unless a person judges it (`--intervene`).
+
     Example: reflexarc run --task button --episodes 3
 
     Args:
-        task: in simulation, what to lay out and to judge.
-        episodes: how many.
-        seed: of the first; the others follow.
+        task: in simulation, what to lay out and to judge; on any other arm a name for the episodes.
+        episodes: how many; none begins while the robot host is latched in a stop.
+        seed: of the first layout; the others follow.
         instruction: what to tell the policy instead of the task's own words.
         port: first port of the run, as given to `robot` and `serve`.
-        time_limit: seconds an episode may take; the task's own if not named.
+        time_limit: seconds an episode may take; if not named the task's own, 60 on an arm that is not simulated.
         intervene: teleoperation device of a person who may take the arm from the policy and give it back; the
             person starts and judges the episodes, as in `reflexarc teleop`.
+        robot: preset or file of the robot that the host runs.
+        safety: preset or file of the safety limits that it keeps.
         controller: preset or file of the controller.
         out: folder for logs.
     """
+    from reflexarc.attached import check_task, is_simulated
     from reflexarc.collect import EVALUATION_SEED_BASE
     from reflexarc.processes import Processes
     from reflexarc.runner import Runner
@@ -58,31 +69,37 @@ def run(
             instruction=instruction,
             port=port,
             time_limit=TIME_LIMIT_S if time_limit is None else time_limit,
+            robot=robot,
+            safety=safety,
             controller=controller,
             out=out,
             overrides=overrides,
             json=json,
         )
         return
-    limit = time_limit if time_limit is not None else get_task(task).time_limit_s
-    setup = load_setup(controller=controller, overrides=overrides)
+    setup = load_setup(robot=robot, safety=safety, controller=controller, overrides=overrides)
     endpoints = Endpoints(base_port=port)
+    with console.status("looking for the robot host"):
+        simulated = is_simulated(endpoints)
+    check_task(task, instruction, simulated=simulated)
+    if time_limit is None:
+        time_limit = get_task(task).time_limit_s if simulated else UNJUDGED_S
     folder = run_folder("run", out)
     figures = []
     with Processes(folder / "processes") as processes:
         start_controller(processes, endpoints, setup)
         start_recorder(processes, endpoints, folder / "episodes", setup.recording)
-        runner = Runner(endpoints, ("host", "controller", "recorder"))
+        runner = Runner(endpoints, ("host", "controller", "recorder"), simulated=simulated)
         try:
             runner.wait_ready(READY_S, processes.check)
             for index in range(episodes):
-                number = EVALUATION_SEED_BASE + seed + index
+                number = EVALUATION_SEED_BASE + seed + index if simulated else -1
                 result = runner.episode(
                     f"{task}-{seed + index:04d}",
                     task=task,
                     seed=number,
                     instruction=instruction,
-                    time_limit_s=limit,
+                    time_limit_s=time_limit,
                     metadata=setup.metadata(task=task, seed=number, policy="served", clock="monotonic"),
                     check=processes.check,
                 )
@@ -94,7 +111,7 @@ def run(
                 figures.append(dataclasses.asdict(result))
         finally:
             runner.close()
-    console.print(f"episodes: {folder / 'episodes'}")
-    write_json(json, figures)
+            console.print(f"episodes: {folder / 'episodes'}")
+            write_json(json, figures)
     if torn := [each["episode"] for each in figures if each["unrecorded"]]:
         raise LogError(f"{', '.join(torn)}: not recorded whole; the reasons stand above")

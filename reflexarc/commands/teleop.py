@@ -36,12 +36,14 @@ def teleop(
 
     Args:
         device: preset or file of the device: keyboard, gamepad, spacemouse, so101-leader, phone.
-        task: in simulation, what to lay out and to judge.
+        task: in simulation, what to lay out and to judge; on any other arm a name for the episodes.
         episodes: how many to keep.
         seed: of the collection; the layouts follow from it.
         policy: a checkpoint that drives until the person does; nobody does without one.
-        instruction: what is on record, and told to the policy, instead of the task's own words.
-        port: first port of a running `reflexarc robot` (and `serve`); 0 starts a simulated arm here.
+        instruction: what is on record, and told to the policy, instead of the task's own words. An arm that is not
+            simulated has none of its own.
+        port: first port of a running robot host (and `serve`), `reflexarc robot` or one with another driver; 0 starts a
+            simulated arm here.
         time_limit: seconds an episode may take.
         robot: preset or file of the robot.
         safety: preset or file of safety limits.
@@ -49,21 +51,26 @@ def teleop(
         show: draw the cameras in the terminal, where it is wide enough.
         out: folder for the logs, `episodes/` and `discarded/`; one that has some already is added to.
     """
+    from reflexarc.attached import check_task, is_simulated
     from reflexarc.collect import EPISODE_SEEDS
     from reflexarc.configs.errors import ConfigError
     from reflexarc.configs.load import load_teleop
     from reflexarc.setup import load_setup, split_overrides
-    from reflexarc.sim.tasks import get_task
     from reflexarc.teleop import TeleopJob
     from reflexarc.teleop_stack import run_session
+    from reflexarc.wire.endpoints import Endpoints
 
-    get_task(task)
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}; must be at least 1")
     parts = split_overrides(overrides, ("robot", "safety", "controller", "recording", "teleop"))
     config = load_teleop(device, parts.pop("teleop"))
     rest = tuple(f"{section}.{each}" for section, found in parts.items() for each in found)
     setup = load_setup(robot=robot, safety=safety, controller=controller, overrides=rest)
+    simulated = True
+    if port:
+        with console.status("looking for the robot host"):
+            simulated = is_simulated(Endpoints(base_port=port))
+    check_task(task, instruction, simulated=simulated)
     job = TeleopJob(
         task=task,
         episodes=episodes,
@@ -73,8 +80,9 @@ def teleop(
         policy=policy,
         config=config,
         setup=setup,
+        own_arm=not port,
     )
     folder = run_folder("teleop", out)
-    figures = run_session(job, folder, port=port, show=show, console=console)
+    figures = run_session(job, folder, port=port, simulated=simulated, show=show, console=console)
     console.print(f"episodes: {folder / 'episodes'}")
     write_json(json, [dataclasses.asdict(each) for each in figures])
