@@ -1,12 +1,12 @@
 """How late are the loops in real time? Against a bare sleep loop, in turns with it.
 
-Each round runs a loop that does nothing but sleep to its deadlines at the host's rate (in a process of its own, nothing
-else running), then the whole stack on episodes of one task. A tick is late if it is woken more than half a period after
-its deadline. On a virtual machine the host takes the processors away at times (steal time in /proc/stat, proc(5)): that
-makes any loop late, and is told beside; so is how old the driver's readings were at the host's ticks, which
-`driver_silence_s` bounds. Prints a table, writes JSON.
+Each round runs a loop that does nothing but sleep to its deadlines at the host's rate, `--rate` (in a process of its
+own, nothing else running), then the whole stack on episodes of one task. A tick is late if it is woken more than half a
+period after its deadline. On a virtual machine the host takes the processors away at times (steal time in /proc/stat,
+proc(5)): that makes any loop late, and is told beside; so is how old the driver's readings were at the host's ticks,
+which `driver_silence_s` bounds. Prints a table, writes JSON.
 
-Example: python benchmarks/realtime.py --rounds 5 --seconds 60 --json runs/realtime.json
+Example: python benchmarks/realtime.py --rate 500 --rounds 5 --seconds 60 --json runs/realtime-500.json
 """
 
 from __future__ import annotations
@@ -140,12 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate", type=float, help="of the robot host, Hz; the preset's if left out")
     parser.add_argument("--policy", default="reflexarc-tiny")
     parser.add_argument("--task", default="place")
     parser.add_argument("--busy", action="store_true", help="another policy keeps the cores busy")
     parser.add_argument("--json", type=Path, default=Path("runs/realtime.json"))
     args = parser.parse_args()
-    setup, console = load_setup(), Console()
+    rate = () if args.rate is None else (f"robot.tick_hz={args.rate:g}",)
+    setup, console = load_setup(overrides=rate), Console()
+    rates = {"host": setup.robot.tick_hz, "controller": setup.controller.rate_hz}
     folder = Path("runs") / f"realtime-{time.strftime('%Y%m%d-%H%M%S')}"
     bare: dict[str, list[dict[str, Any]]] = {"host": [], "controller": []}
     stack: list[dict[str, Any]] = []
@@ -159,14 +162,15 @@ def main() -> None:
     shares |= {name: late_share([row["loops"][name] for row in stack]) for name in LOOPS}
     beside = ", beside a busy policy" if args.busy else ""
     table = Table(title=f"late ticks, {args.rounds} rounds of {args.seconds:.0f} s in turns{beside}")
-    for column in ("loop", "late ticks", "against bare"):
+    for column in ("loop", "rate", "late ticks", "against bare"):
         table.add_column(column, justify="left" if column == "loop" else "right")
     for name, share in shares.items():
-        reference = shares[f"bare at the {'controller' if name == 'controller' else 'host'}'s rate"]
+        owner = "controller" if "controller" in name else "host"
+        reference = shares[f"bare at the {owner}'s rate"]
         ratio = (
             "-" if name.startswith("bare") else f"{share / reference:.1f} x" if reference else "bare had none"
         )
-        table.add_row(name, f"{share:.3%}", ratio)
+        table.add_row(name, f"{rates[owner]:g} Hz", f"{share:.3%}", ratio)
     console.print(table)
     taken = {
         "the bare loops": [row["stolen_s"] for rows in bare.values() for row in rows],
@@ -185,7 +189,11 @@ def main() -> None:
     console.print(f"policy: {sum(row['policy_hz'] for row in stack) / len(stack):.1f} Hz")
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(
-        json.dumps({"busy": args.busy, "late_share": shares, "bare": bare, "stack": stack}, indent=2) + "\n"
+        json.dumps(
+            {"busy": args.busy, "rate_hz": rates, "late_share": shares, "bare": bare, "stack": stack},
+            indent=2,
+        )
+        + "\n"
     )
     console.print(f"figures: {args.json}")
 
