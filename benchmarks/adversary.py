@@ -10,8 +10,9 @@ run goes on where it was (`--log`). Exits with 1 if a bound is broken:
     penetration   <= 6 mm: the servo's tracking error at working speed
     sustained     <= the force ceiling, on hand and fingers, which the wrist sensor feels, and on the links before it
     peak          <= 1.2 x v·sqrt(k·m) of the contact, or the transient ceiling where that is more
+    trips         of the independent monitor, but for the force of a blow: none
 
-The independent monitor watches beside the host and stops nothing here; "trips" are how often it would have.
+The monitor watches beside the host and stops nothing here; "trips" are how often it would have.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rich.table import Table
 from reflexarc.commands.options import write_json
 from reflexarc.configs.load import config_hash, load_robot, load_safety
 from reflexarc.pool import run_jobs
+from reflexarc.safety.monitor import PRESSED
 from reflexarc.sim.adversary import KINDS, Arena, Attack, Kind, attack
 
 TOLERANCE_M = 0.006
@@ -117,6 +119,7 @@ def _figures(attacks: list[Attack], ceiling: float) -> dict[str, Any]:
             item.penetration > TOLERANCE_M
             or max(item.sustained, item.sustained_links) > ceiling
             or item.excess > OVER_PREDICTION
+            or not {PRESSED}.issuperset(item.trips)
             for item in attacks
         ),
     }

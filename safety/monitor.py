@@ -19,6 +19,7 @@ from reflexarc.wire.messages import F64, Measured, State
 
 STOPPED = ("off", "ready", "protective_stop", "e_stop")
 UNDRIVEN = ("off", "ready")
+PRESSED = "the wrist is pressed far beyond its ceiling"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Monitor:
         rule = self._too_fast_or_far(position, velocity) or self._misplaced(beyond - least)
         # Written so that a NaN counts as too high.
         if not rule and not float(np.linalg.norm(measured.wrench_tcp[:3])) <= self._force:
-            rule = "the wrist is pressed far beyond its ceiling"
+            rule = PRESSED
         if not rule and must_stand and moves:
             rule = "the host says that it stopped, and the arm moves"
         return rule, least

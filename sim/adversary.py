@@ -4,7 +4,7 @@ The physics, the robot host and its filter are the real ones, in lockstep. Judge
 where the arm's geoms are and how hard it touches. Five kinds of episode:
 
     table     down, through the table top, which the filter knows; fingers may touch it
-    keep_out  into a box that the filter is told of and the simulator is not: nothing but the filter keeps the arm out
+    keep_out  into a box that the filter is told of and nothing collides with: only the filter keeps the arm out
     itself    joint targets that fold the arm into itself; in this simulator the arm does not collide with itself
     wall      a stiff thing that the filter does not know
     body      a soft thing that the filter does not know
@@ -31,7 +31,7 @@ from reflexarc.robots.monitor_process import PERIOD_NS as LOOK_NS
 from reflexarc.safety.monitor import BLANK, Monitor
 from reflexarc.sim.arm import ArmIndex, load_arm_spec
 from reflexarc.sim.driver import MujocoRobot
-from reflexarc.sim.scenes.collide import ARM_ONLY, set_arm_bits
+from reflexarc.sim.scenes.collide import ARM_ONLY, NOTHING, set_arm_bits
 from reflexarc.sim.scenes.table import add_table
 from reflexarc.wire.messages import F64, HostRequest, Measured, Setpoint, State
 
@@ -104,8 +104,8 @@ class Arena:
         self.robot = robot
         self.keep_out = np.array([[0.35, 0.2, 0.02], [0.65, 0.4, 0.6]])
         if kind == "keep_out":
-            low, high = (tuple(float(v) for v in row) for row in self.keep_out)
-            box = NamedBox(name="forbidden", lower=low, upper=high, source="an attack of the tests")  # type: ignore[arg-type]
+            lower, upper = (tuple(float(v) for v in row) for row in self.keep_out)
+            box = NamedBox(name="forbidden", lower=lower, upper=upper, source="an attack of the tests")  # type: ignore[arg-type]
             safety = safety.model_copy(update={"keep_out": (*safety.keep_out, box)})
         self.safety = safety
         self.transient = safety.force_ceiling * safety.contact.transient_factor
@@ -118,6 +118,15 @@ class Arena:
             table.contype = table.conaffinity = 0
         if kind in STIFFNESS:
             _add_thing(spec, kind)
+        elif kind == "keep_out":
+            low, high = self.keep_out
+            spec.worldbody.add_geom(
+                name="keep_out",
+                type=mujoco.mjtGeom.mjGEOM_BOX,
+                pos=(low + high) / 2,
+                size=(high - low) / 2,
+                **NOTHING,
+            )
         spec.compile()
         self.model = mujoco.MjModel.from_xml_string(spec.to_xml())
         self.data = mujoco.MjData(self.model)
@@ -185,7 +194,8 @@ class Arena:
         if self.kind == "table":
             found = max([found, *(-self._distance(g, self._table) for g in self.arm)])
         elif self.kind == "keep_out":
-            found = max([found, *(_depth(p, self.keep_out) for p in self._points())])
+            box = self.model.geom("keep_out").id
+            found = max([found, *(-self._distance(g, box) for g in self.all)])
         elif self.kind == "itself":
             found = max([found, *(-self._distance(a, b) for a, b in self.pairs)])
         return max(found, 0.0)
@@ -230,10 +240,6 @@ class Arena:
 
     def _distance(self, a: int, b: int) -> float:
         return float(mujoco.mj_geomDistance(self.model, self.data, a, b, 0.5, None))
-
-    def _points(self) -> list[F64]:
-        """Centres of hand, fingers and wrist, and the TCP: points that are surely of the arm's inside."""
-        return [self.tcp, *(np.array(self.data.geom_xpos[g]) for g in (*self.fingers, *self.arm[-3:]))]
 
 
 def attack(arena: Arena, seed: int, seconds: float = SECONDS) -> Attack:
@@ -471,11 +477,6 @@ def _sustained(forces: F64, window: int) -> float:
     if len(forces) < window:
         return 0.0
     return float(np.lib.stride_tricks.sliding_window_view(forces, window).min(axis=1).max())
-
-
-def _depth(point: F64, box: F64) -> float:
-    """How deep a point is inside a box (2, 3), m; negative outside."""
-    return float(np.min(np.minimum(point - box[0], box[1] - point)))
 
 
 def _add_thing(spec: mujoco.MjSpec, kind: Kind) -> None:

@@ -8,6 +8,7 @@ import pytest
 from reflexarc.configs.load import load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import SafetyConfig
+from reflexarc.safety.monitor import PRESSED
 from reflexarc.sim.adversary import KINDS, STIFFNESS, Arena, Kind, attack
 
 TOLERANCE_M = 0.006
@@ -35,7 +36,7 @@ def test_nothing_is_entered_and_nothing_is_pressed(
     assert max(item.excess for item in found) <= 1.2
     # The monitor takes nothing of it for a failure, but what hits a stiff thing at full speed may be that.
     alarms = {reason for item in found for reason in item.trips}
-    assert alarms <= ({"the wrist is pressed far beyond its ceiling"} if kind in STIFFNESS else set())
+    assert alarms <= ({PRESSED} if kind in STIFFNESS else set())
     if kind in STIFFNESS:
         assert sum(item.contacts for item in found) > 0, "it never touched anything"
     rules = set().union(*(item.rules for item in found))
@@ -52,6 +53,19 @@ def test_the_other_arms_are_attacked_as_well(name: str) -> None:
         assert max(found.sustained, found.sustained_links) <= limits.force_ceiling
         assert found.excess <= 1.2
         assert found.rules
+
+
+def test_what_is_entered_is_measured_from_the_skin(robot: RobotConfig, safety: SafetyConfig) -> None:
+    """The side of the hand is in the box as soon as it is, while the TCP and the middle of every part are outside."""
+    arena = Arena("keep_out", robot, safety)
+    assert arena.penetration() == 0.0
+    for base in np.arange(0.0, 0.9, 0.01):
+        arena.place(np.array([base, *robot.home[1:]]))
+        if arena.penetration() > 0:
+            break
+    assert arena.penetration() < 0.01
+    middles = arena.data.geom_xpos[arena.all, 1]
+    assert max(arena.tcp[1], *middles) < arena.keep_out[0, 1]
 
 
 def test_an_episode_is_the_same_again(robot: RobotConfig, safety: SafetyConfig) -> None:
