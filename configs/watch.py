@@ -69,7 +69,10 @@ class IntegrityConfig(Config):
     encoder_noise_rad: a joint that changes by less has not moved. encoder_motion_rad: a joint that was commanded so
     far while its encoder did not move is frozen, or stuck. overrun_ticks: so many late ticks of the host in a row are a
     stop. clock_jump_s: a tick so long after the one before is a stop: the clock was set, or the host stood still.
-    malformed_setpoints: so many different ones in a row are a stop: their sender is broken.
+    malformed_setpoints: so many different ones in a row are a stop: their sender is broken. ahead_s: a setpoint that is
+    stamped so far ahead of the host's clock is of another clock. tracking_rad: a joint that is so far from where it was
+    commanded to be, with nothing that presses, is a stop. resume_rad: a joint that stands further than this from its
+    command is told to stand where it does, once somebody resets.
     monitor_silence_s, monitor_loss: how long the independent monitor may be silent, and what happens then.
     """
 
@@ -78,6 +81,9 @@ class IntegrityConfig(Config):
     overrun_ticks: int = Field(default=20, ge=1)
     clock_jump_s: float = Field(default=0.5, gt=0)
     malformed_setpoints: int = Field(default=3, ge=1, le=100)
+    ahead_s: float = Field(default=0.05, gt=0, le=1)
+    tracking_rad: float = Field(default=0.2, gt=0, le=1)
+    resume_rad: float = Field(default=0.01, gt=0, le=0.1)
     monitor_silence_s: float = Field(default=0.5, gt=0)
     monitor_loss: Literal["ignore", "hold", "stop"] = "stop"
 

@@ -241,6 +241,9 @@ class _Loop:
             if refusal:
                 self._sockets.console.reply(client, self._host.refuse(request, refusal))
                 continue
+            if request.action == "enable":  # what came before it is not fresh, whatever its stamp says
+                self._sockets.setpoint.latest()
+                self._setpoint = None
             self._sockets.console.reply(client, self._host.request(request))
             if request.action == "shutdown":
                 self._stop.set()

@@ -46,6 +46,8 @@ HOLD_REASONS = {
     "shape": "the setpoint has a wrong shape",
     "finite": "the setpoint is not finite",
     "contact": "something presses: only motion away from it is followed",
+    "pushed": "the arm was pushed: a setpoint that begins where it is is needed",
+    "pushed_far": "the arm was pushed far away: enable to go on",
 }
 
 
@@ -80,6 +82,7 @@ class SafetyFilter:
         self._stop_ns = round(safety.stop_after_s * 1e9)
         self._chunk_ns = round(safety.chunk_age_limit_s * 1e9)
         self._silence_ns = round(safety.driver_silence_s * 1e9)
+        self._ahead_ns = round(safety.integrity.ahead_s * 1e9)
 
     def start(self, measured: Measured, now_ns: int) -> Memory:
         """Memory of an arm that stands where `measured` says, in state `ready`. SafetyError if not finite."""
@@ -145,6 +148,8 @@ class SafetyFilter:
             return memory, True, f"{memory.state}: {memory.reason}" if memory.reason else memory.state
         if action == "enable":
             return self._enable(memory, target, now_ns)
+        if action == "reset":
+            memory = self._resumed(memory)
         mode = "reduced" if action == "reduce" else memory.mode
         held = target == "hold" or (memory.held and target in states.ENABLED)
         # A silence that has begun is not excused by a hold: it may still become a stop.
@@ -158,6 +163,22 @@ class SafetyFilter:
         if memory.state not in states.ENABLED:
             return memory
         return dataclasses.replace(memory, state="protective_stop", reason=reason)
+
+    def placed(self, memory: Memory, position: F64) -> Memory:
+        """Memory of an arm that stands at (n,) rad though it was told to stand elsewhere: its command follows it there.
+
+        For commands that the arm does not take: once it does again, it must not leap to where they were. Unchanged
+        while enabled, or while the commanded motion has not come to rest.
+        """
+        if memory.state in states.ENABLED or not memory.at_rest or not np.isfinite(position).all():
+            return memory
+        position = np.array(position, dtype=np.float64)
+        return dataclasses.replace(
+            memory,
+            motion=self.kinematics.rest(position),
+            stop=np.zeros((0, position.size)),
+            view=self.kinematics.view(position),
+        )
 
     def outside(self, position: F64) -> str:
         """Which limit of place joint position (n,) rad is outside of, in words; empty if none."""
@@ -177,6 +198,11 @@ class SafetyFilter:
             return memory, True, f"already {target}"
         if memory.giving_way:
             return memory, False, f"enable refused: the arm gives way before it stops: {memory.giving_way}"
+        off, joint = self._off(memory)
+        if off > self._safety.start_mismatch_rad:
+            limit = f"limit {self._safety.start_mismatch_rad:g} rad"
+            text = f"{joint} is {off:.2f} rad from where it is commanded to be ({limit}); reset first"
+            return memory, False, f"enable refused: {text}"
         doubt = self._contact.payload_doubt(memory.touch)
         memory = dataclasses.replace(
             memory,
@@ -188,6 +214,7 @@ class SafetyFilter:
             before=None,
             last_seq=-1,
             refused="",
+            anew=False,
             held=False,
             silent=False,
             bad_count=0,
@@ -195,6 +222,20 @@ class SafetyFilter:
         )
         notes = "; ".join(note for note in (outside, doubt) if note)
         return memory, True, f"enable: {target}" + (f" ({notes})" if notes else "")
+
+    def _off(self, memory: Memory) -> tuple[float, str]:
+        """How far the joint that is furthest from its command is from it, rad, and which; by the newest reading."""
+        if memory.touch.position is None:
+            return 0.0, ""
+        off = np.abs(memory.touch.position - memory.position)
+        worst = int(np.argmax(off))
+        return float(off[worst]), self.limits.names[worst]
+
+    def _resumed(self, memory: Memory) -> Memory:
+        """For a reset: an arm that does not stand where it is told is told to stand where it is. Nothing moves."""
+        if memory.touch.position is None or self._off(memory)[0] <= self._safety.integrity.resume_rad:
+            return memory
+        return self.placed(memory, memory.touch.position)
 
     def _watch(self, memory: Memory, measured: Measured, now_ns: int, found: list[Intervention]) -> Memory:
         """Clock, driver, encoders and contact: each may latch a stop."""
@@ -220,6 +261,8 @@ class SafetyFilter:
             return self._latch(memory, found, "driver_silence", "driver", age, self._silence_ns, text)
         trust, fault = self._integrity.encoders(trust, measured, memory.position)
         memory = dataclasses.replace(memory, trust=trust)
+        if fault is None and memory.yielding is None and not touch.pressed:
+            fault = self._integrity.tracking(measured, memory.position)
         if fault is not None:
             return self._latch_fault(memory, found, fault, self._integrity.words(fault))
         return self._watch_contact(memory, found)
@@ -269,7 +312,8 @@ class SafetyFilter:
             place = touch.position
         if place is None or self.released(memory):
             return memory if memory.yielding is None else dataclasses.replace(memory, yielding=None)
-        memory = dataclasses.replace(memory, yielding=place)
+        began = memory.position if memory.yielding is None else memory.pushed_from
+        memory = dataclasses.replace(memory, yielding=place, pushed_from=began)
         if not memory.at_rest:
             return memory
         inside = np.clip(place, self.limits.lower, self.limits.upper)
@@ -281,6 +325,8 @@ class SafetyFilter:
             yielding=place if pushed else None,
             trust=memory.trust.moved(inside - memory.position),  # the command has, and nothing else
         )
+        if memory.state in states.ENABLED:
+            memory = self._pushed(memory)
         outside = ""
         if memory.state in states.ENABLED and memory.mode != "recovery":
             outside = self._motion.outside(inside)
@@ -291,6 +337,17 @@ class SafetyFilter:
                 memory, state="protective_stop", reported="protective_stop", reason=reason
             )
         return memory
+
+    def _pushed(self, memory: Memory) -> Memory:
+        """An arm that was pushed does not go back by itself: whoever leads it must begin anew, from where it is.
+
+        If that is far from where it was, a person has to enable it first: it might be he who pushed.
+        """
+        assert memory.pushed_from is not None
+        memory = dataclasses.replace(memory, anew=True)
+        if np.abs(memory.position - memory.pushed_from).max() <= self._safety.start_mismatch_rad:
+            return memory
+        return dataclasses.replace(self._hold(memory, "pushed_far"), held=True)
 
     def _command(self, memory: Memory) -> JointCommand:
         """What is written. Copies: whoever is given a command may change it, the memory of it stays."""
@@ -319,7 +376,8 @@ class SafetyFilter:
             if memory.enabled_ns <= setpoint.t_ns and setpoint.seq < memory.last_seq:
                 found.append(_intervention("sequence", "setpoint", setpoint.seq, memory.last_seq))
             return memory
-        fault = intake.malformed(setpoint, len(self.limits.names), self._clock)
+        newest_ns = memory.now_ns + self._ahead_ns
+        fault = intake.malformed(setpoint, len(self.limits.names), self._clock, newest_ns)
         if fault is not None:
             count = memory.bad_count + 1
             memory = dataclasses.replace(memory, bad_count=count, refused=fault.rule, last_seq=setpoint.seq)
@@ -328,7 +386,7 @@ class SafetyFilter:
                 text = f"{count} malformed setpoints in a row ({fault.rule}: {fault.field})"
                 return dataclasses.replace(memory, state="protective_stop", reason=text)
             return memory
-        if memory.last is None:
+        if memory.last is None or memory.anew:
             fault = intake.mismatch(setpoint, measured, self._safety, self.limits)
             if fault is not None:
                 found.append(fault)
@@ -343,8 +401,8 @@ class SafetyFilter:
         age = max(now - memory.received_ns, now - last.t_ns)
         if age > self._stop_ns:
             return self._latch_silence(memory, found, age)
-        if memory.refused:
-            return self._hold(memory, memory.refused)
+        if memory.refused or memory.anew:
+            return self._hold(memory, memory.refused or "pushed")
         if age > self._hold_ns:
             if memory.state != "hold":
                 found.append(_intervention("setpoint_age", "setpoint", age, self._hold_ns))

@@ -17,16 +17,26 @@ from reflexarc.safety.limits import REPORT_FRACTION, Limits
 from reflexarc.safety.memory import Memory
 from reflexarc.wire.messages import F64, Intervention, Measured, Setpoint
 
+# A day: an older chunk is none. Numbers that no message can carry must not come out of a sum with it.
+LONGEST_CHUNK_AGE_NS = 86_400_000_000_000
+
 
 def is_new(memory: Memory, setpoint: Setpoint) -> bool:
     """Whether `setpoint` was made after the enable and has a sequence number that was not seen yet."""
     return setpoint.t_ns >= memory.enabled_ns and setpoint.seq > memory.last_seq
 
 
-def malformed(setpoint: Setpoint, n: int, clock: str) -> Intervention | None:
-    """Why the setpoint must be refused unread: rule `clock`, `shape` or `finite`; None if it is well formed."""
+def malformed(setpoint: Setpoint, n: int, clock: str, newest_ns: int) -> Intervention | None:
+    """Why the setpoint must be refused unread: rule `clock`, `shape` or `finite`; None if it is well formed.
+
+    newest_ns: what is stamped later was not made by this clock: it would be fresh for as long as it is ahead.
+    """
     if setpoint.clock != clock:
         return _refused("clock", setpoint.clock)
+    if setpoint.t_ns > newest_ns:
+        return _refused("clock", "t_ns", setpoint.t_ns, newest_ns)
+    if not -1 <= setpoint.chunk_age_ns <= LONGEST_CHUNK_AGE_NS:
+        return _refused("clock", "chunk_age_ns", setpoint.chunk_age_ns, LONGEST_CHUNK_AGE_NS)
     for name in ("joint_position", "joint_velocity"):
         values = getattr(setpoint, name)
         if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiu":
@@ -92,6 +102,7 @@ def take(memory: Memory, setpoint: Setpoint) -> Memory:
         received_ns=memory.now_ns,
         last_seq=setpoint.seq,
         refused="",
+        anew=False,
         bad_count=0,
     )
 
@@ -111,5 +122,5 @@ def _limited(rule: str, field: str, asked: float, allowed: float) -> Interventio
     return Intervention(rule=rule, field=field, asked=asked, allowed=allowed, margin=0.0)
 
 
-def _refused(rule: str, field: str, asked: float = 0.0) -> Intervention:
-    return Intervention(rule=rule, field=field, asked=asked, allowed=0.0, margin=0.0)
+def _refused(rule: str, field: str, asked: float = 0.0, allowed: float = 0.0) -> Intervention:
+    return Intervention(rule=rule, field=field, asked=float(asked), allowed=float(allowed), margin=0.0)

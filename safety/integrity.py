@@ -1,7 +1,8 @@
 """Whether the readings and the clock can be true: frozen encoders, a clock that jumps, a host that is always late.
 
 A joint whose encoder does not move while it was commanded to is frozen, or stuck: the arm is then not where it is
-believed to be. At rest nothing can be told, and nothing is claimed.
+believed to be. At rest nothing can be told, and nothing is claimed. A joint that moves, but not to where it is told, is
+driven by something else.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Integrity:
         self._motion = safety.integrity.encoder_motion_rad
         self._late_limit = safety.integrity.overrun_ticks
         self._jump_ns = round(safety.integrity.clock_jump_s * 1e9)
+        self._tracking = safety.integrity.tracking_rad
 
     def clock(self, trust: Trust, before_ns: int, now_ns: int) -> tuple[Trust, Intervention | None]:
         """Judge the time since the tick before: backwards, a jump, or late for the so manieth time."""
@@ -87,6 +89,14 @@ class Integrity:
             return trust, _fault("frozen_encoder", self._names[worst], float(asked[worst]), self._motion)
         return trust, None
 
+    def tracking(self, measured: Measured, commanded: F64) -> Intervention | None:
+        """Whether the arm is where it was commanded to be, (n,) rad, but for what a servo may lag."""
+        off = np.abs(commanded - measured.joint_position)
+        worst = int(np.argmax(off))
+        if off[worst] <= self._tracking:
+            return None
+        return _fault("tracking", self._names[worst], float(off[worst]), self._tracking)
+
     def words(self, fault: Intervention) -> str:
         """The fault in one line."""
         if fault.rule == "clock" and fault.field == "backwards":
@@ -96,6 +106,9 @@ class Integrity:
             return f"no tick for {gap}: the clock jumped or the host stood still"
         if fault.rule == "overrun":
             return f"{fault.asked:.0f} ticks in a row were late (limit {self._late_limit})"
+        if fault.rule == "tracking":
+            limit = f"limit {self._tracking:g} rad"
+            return f"joint {fault.field} is {fault.asked:.3f} rad from where it was commanded to be ({limit})"
         return f"joint {fault.field}: its encoder does not move, {fault.asked:.3f} rad were commanded since it did"
 
 

@@ -109,6 +109,9 @@ def judge(
     position at which it is.
     """
     n = proposal.size
+    for i in range(n):
+        if not math.isfinite(proposal[i]):  # compares with nothing, so no limit below would refuse it
+            return Verdict(VELOCITY, i, proposal[i], rates.velocity[i], np.empty((0, n)))
     arrange(chain, capsules, now.position, at)
     jacobian(at.origin, at.turn, at.jacobian)
     first = proposal - now.velocity
@@ -138,11 +141,11 @@ def judge(
             step = delta - change[i]
             position[i] += following[i] * rates.dt
             bound = velocity_bound(rates, i, position[i], following[i] > 0)
-            if abs(following[i]) > bound * (1 + SLACK) + SLACK:
+            if not abs(following[i]) <= bound * (1 + SLACK) + SLACK:
                 return Verdict(VELOCITY, i, following[i], bound, stop)
-            if abs(delta) > rates.change[i] * (1 + SLACK):
+            if not abs(delta) <= rates.change[i] * (1 + SLACK):
                 return Verdict(ACCELERATION, i, delta / rates.dt, rates.change[i] / rates.dt, stop)
-            if abs(step) > rates.step[i] * (1 + SLACK):
+            if not abs(step) <= rates.step[i] * (1 + SLACK):
                 dt2 = rates.dt * rates.dt
                 return Verdict(JERK, i, step / dt2, rates.step[i] / dt2, stop)
             velocity[i], change[i] = following[i], delta
@@ -257,6 +260,6 @@ def _tcp_rule(moved: F64, twist: F64, twist_change: F64, limits: F64) -> tuple[i
                 if order > 1:
                     value -= twist_change[i]
                 square += value * value
-            if square > limits[part, order] * limits[part, order]:
+            if not square <= limits[part, order] * limits[part, order]:
                 return TCP_SPEED + 2 * order + part, math.sqrt(square)
     return FINE, 0.0

@@ -21,10 +21,11 @@ class Memory:
     gripper: commanded opening; gripper_goal: the one asked for. last, before: the newest accepted setpoint and
     the one before it. enabled_ns: setpoints made earlier are not fresh. received_ns: when `last` came, on the
     host's own clock. last_seq: newest sequence number seen, good or bad. refused: rule that refused the newest
-    setpoint. held: a person asked to hold; silent: the controller had fallen silent by then. bad_count: malformed
-    ones in a row. touch: the contact felt; trust: what the checks of readings and clock remember. yielding: (n,)
-    rad, where the servo is told to stay while something presses. giving_way: why a stop must follow, once a contact has
-    been given way to, since way_ns. seq: of the reports.
+    setpoint. anew: the arm was pushed, and what leads it must begin where it is. held: a person has to enable; silent:
+    the controller had fallen silent by then. bad_count: malformed ones in a row. touch: the contact felt; trust: what
+    the checks of readings and clock remember. yielding: (n,) rad, where the servo is told to stay while something
+    presses; pushed_from: (n,) rad, the command when that began. giving_way: why a stop must follow, once a contact
+    has been given way to, since way_ns. seq: of the reports.
     """
 
     state: SafetyState
@@ -43,12 +44,14 @@ class Memory:
     received_ns: int = 0
     last_seq: int = -1
     refused: str = ""
+    anew: bool = False
     held: bool = False
     silent: bool = False
     bad_count: int = 0
     touch: Touch = NOTHING_FELT
     trust: Trust = NEW
     yielding: F64 | None = None
+    pushed_from: F64 | None = None
     giving_way: str = ""
     way_ns: int = 0
     seq: int = 0

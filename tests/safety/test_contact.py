@@ -124,6 +124,52 @@ def test_while_pressed_the_arm_gives_way_to_where_it_is(active: FilterBench, saf
     assert abs(active.memory.position[3] - stuck[3]) < 0.005
 
 
+def push(bench: FilterBench, by: float, ticks: int) -> F64:
+    """Somebody moves joint 1 by so many rad and lets go; where the arm then is, (n,) rad."""
+    home = bench.memory.position.copy()
+    place = home.copy()
+    bench.wrench[:3] = base_to_tool(bench, (0, 17.0, 0))
+    for tick in range(ticks):
+        place[0] = home[0] + by * (tick + 1) / ticks
+        asked = bench.setpoint(home - np.eye(7)[0] * 0.02)  # towards him
+        measured = bench.reading(place, 1.0)
+        _, bench.memory, _ = bench.filter.filter(bench.memory, measured, asked, bench.now_ns)
+        bench.now_ns += bench.robot.tick_ns
+    assert bench.state == "hold"
+    bench.wrench[:] = 0
+    return place
+
+
+def test_an_arm_that_was_pushed_does_not_go_back_by_itself(active: FilterBench, safety: SafetyConfig) -> None:
+    home = active.memory.position.copy()
+    place = push(active, 0.9 * safety.start_mismatch_rad, 60)
+    last = active.stamped(active.setpoint(home), seq=active.memory.last_seq)
+    active.idle(0.05, last)
+    np.testing.assert_allclose(active.memory.position, place, atol=1e-9)
+    assert active.state == "hold"
+    for _ in range(40):
+        active.tick(active.setpoint(place - np.eye(7)[0] * 0.15))
+    np.testing.assert_allclose(active.memory.position, place, atol=1e-9)
+    for _ in range(40):
+        active.tick(active.setpoint(place - np.eye(7)[0] * 0.01))
+    assert active.state == "active", "whoever leads it began from where it is"
+    assert active.memory.position[0] < place[0] - 0.005
+
+
+def test_an_arm_that_was_pushed_far_waits_for_a_person(active: FilterBench, safety: SafetyConfig) -> None:
+    place = push(active, 4 * safety.start_mismatch_rad, 200)
+    for _ in range(100):
+        active.tick(active.setpoint(place))
+    assert active.state == "hold"
+    assert "pushed far away" in active.memory.reason
+    np.testing.assert_allclose(active.memory.position, place, atol=1e-9)
+    assert active.request("enable")
+    for _ in range(20):
+        active.tick(active.setpoint(place - np.eye(7)[0] * 0.02))
+    assert active.state == "active"
+    assert active.memory.position[0] < place[0]
+
+
 def test_an_arm_that_is_pushed_out_of_its_limits_stops_and_may_only_come_back(
     active: FilterBench, safety: SafetyConfig
 ) -> None:

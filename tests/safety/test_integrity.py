@@ -55,6 +55,55 @@ def test_creeping_is_motion_too(active: FilterBench) -> None:
     assert active.state == "active"
 
 
+def stand(bench: FilterBench, position: F64, ticks: int) -> None:
+    """The arm stands at (n,) rad whatever it is told; its sender asks for where it was told to be."""
+    for _ in range(ticks):
+        measured, setpoint = bench.reading(position, 1.0), bench.setpoint()
+        _, bench.memory, report = bench.filter.filter(bench.memory, measured, setpoint, bench.now_ns)
+        bench.reports.append(report)
+        bench.now_ns += bench.robot.tick_ns
+
+
+def test_an_arm_that_is_not_where_it_is_told_to_be_stops_and_goes_on_from_where_it_is(
+    active: FilterBench, safety: SafetyConfig
+) -> None:
+    told = active.memory.position.copy()
+    astray = told + np.eye(7)[2] * safety.integrity.tracking_rad
+    stand(active, astray - 1e-3 * np.eye(7)[2], 5)
+    assert active.state == "active"
+    stand(active, astray + 1e-3 * np.eye(7)[2], 5)
+    assert active.state == "protective_stop"
+    assert active.memory.reason.startswith("joint joint3 is 0.201 rad from where it was commanded to be")
+    assert "tracking" in active.rules
+    np.testing.assert_array_equal(active.memory.position, told)
+    assert active.request("reset")
+    np.testing.assert_allclose(active.memory.position, astray, atol=2e-3)
+    assert active.request("enable")
+    stand(active, active.memory.position, 5)
+    assert active.state == "active"
+
+
+def test_an_arm_that_is_far_from_its_command_is_not_enabled(bench: FilterBench, safety: SafetyConfig) -> None:
+    astray = bench.memory.position + np.eye(7)[1] * 2 * safety.start_mismatch_rad
+    stand(bench, astray, 3)
+    bench.memory, granted, text = bench.filter.request(bench.memory, "enable", bench.now_ns)
+    assert not granted
+    assert "joint2 is 0.20 rad from where it is commanded to be (limit 0.1 rad); reset first" in text
+    assert bench.request("reset")
+    assert bench.request("enable")
+
+
+def test_what_the_arm_does_not_take_does_not_wait_for_it(bench: FilterBench) -> None:
+    """It refuses commands, in a mode of its own, and is guided away meanwhile."""
+    guided = bench.memory.position + 0.3
+    assert bench.filter.placed(bench.memory, np.full(7, np.nan)) is bench.memory
+    moved = bench.filter.placed(bench.memory, guided)
+    np.testing.assert_array_equal(moved.position, guided)
+    assert moved.gripper == bench.memory.gripper, "the grip is as it was"
+    bench.request("enable")
+    assert bench.filter.placed(bench.memory, guided) is bench.memory
+
+
 def test_late_ticks_in_a_row_stop_but_not_now_and_then(active: FilterBench, safety: SafetyConfig) -> None:
     limit = safety.integrity.overrun_ticks
     for count in (limit - 1, limit - 1, limit):

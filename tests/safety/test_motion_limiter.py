@@ -14,10 +14,12 @@ from reflexarc.configs.load import load_robot, load_safety
 from reflexarc.configs.robot import RobotConfig
 from reflexarc.configs.safety import HeldTool, NamedBox, SafetyConfig
 from reflexarc.safety import SafetyFilter, barrier
-from reflexarc.safety.judge import velocity_bound
+from reflexarc.safety.clearance import scratch
+from reflexarc.safety.judge import FINE, judge, velocity_bound
 from reflexarc.safety.kinematics import Kinematics
 from reflexarc.safety.limits import Limits
 from reflexarc.safety.singularity import extreme_singular_values
+from reflexarc.safety.surroundings import Surroundings
 from reflexarc.wire.messages import F64
 
 
@@ -45,6 +47,23 @@ def test_a_jump_is_made_on_a_straight_line_at_any_rate(name: str, rate: int) -> 
     assert np.abs(bench.memory.position - start - way).max() < 1e-6
     assert share.max() < 1 + 1e-3
     assert Checker(robot, safety).violations(bench.stream) == {}
+
+
+@pytest.mark.parametrize("joints", [[3], range(7)])
+def test_a_proposal_that_is_no_number_is_refused(
+    joints: list[int], robot: RobotConfig, safety: SafetyConfig
+) -> None:
+    """Whatever bug made it: NaN compares with no limit."""
+    kinematics = Kinematics(robot, safety.held_tool)
+    limits = Limits.of(robot, safety, kinematics.reach)
+    table = Surroundings.of(robot, safety, kinematics, limits.lower, limits.upper).table
+    state, at = kinematics.rest(np.array(robot.home)), scratch(7, len(kinematics.body.capsules.radius))
+    here, nothing = np.ones(len(table.kind)), np.empty((0, 7))
+    proposal = np.zeros(7)
+    arguments = kinematics.chain, kinematics.body.capsules, table, limits.rates, state
+    assert judge(*arguments, proposal, here, at, np.empty(0), nothing).rule == FINE
+    proposal[list(joints)] = np.nan
+    assert judge(*arguments, proposal, here, at, np.empty(0), nothing).rule != FINE
 
 
 def test_the_report_says_how_much_of_the_motion_was_allowed(active: FilterBench) -> None:

@@ -131,6 +131,7 @@ def later(bench: FilterBench, event: str) -> FilterBench:
     return after
 
 
+@pytest.mark.timeout(900)
 def test_no_path_from_a_latched_state_to_motion_but_reset_enable_and_a_fresh_setpoint(
     robot: RobotConfig, safety: SafetyConfig
 ) -> None:

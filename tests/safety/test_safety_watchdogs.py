@@ -125,6 +125,23 @@ def test_a_setpoint_of_another_clock_is_refused(active: FilterBench) -> None:
     assert last_intervention(active).rule == "clock"
 
 
+def test_a_setpoint_from_the_future_is_refused(active: FilterBench, safety: SafetyConfig) -> None:
+    """It would stay fresh for as long as it is ahead: past a stop, a reset and an enable."""
+    ahead_ns = round(safety.integrity.ahead_s * 1e9)
+    active.tick(active.stamped(active.setpoint(), t_ns=active.now_ns + ahead_ns))
+    assert active.state == "active"
+    active.tick(active.stamped(active.setpoint(), t_ns=active.now_ns + ahead_ns + 1))
+    assert active.state == "hold"
+    assert (last_intervention(active).rule, last_intervention(active).field) == ("clock", "t_ns")
+
+
+@pytest.mark.parametrize("age", [-2, 2**64 - 1, -(2**63)])
+def test_a_chunk_of_an_impossible_age_is_refused(age: int, active: FilterBench) -> None:
+    active.tick(active.setpoint(chunk_age_ns=age))
+    assert active.state == "hold"
+    assert last_intervention(active).field == "chunk_age_ns"
+
+
 def test_a_setpoint_with_an_earlier_number_is_ignored_and_reported(active: FilterBench) -> None:
     first, second = active.setpoint(), active.setpoint()
     active.tick(second)
