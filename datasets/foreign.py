@@ -40,8 +40,8 @@ from reflexarc.wire.messages import (
 )
 
 CLOCK = "imported"
-_ASKED = "asked.json"
-"""In the folder of an unfinished import: what it is of."""
+_ASKED = "asked-2.json"
+"""In the folder of an unfinished import: what it is of. Folders before the 2 hold halves under the names of logs."""
 REST = 0
 """Width of a field that takes what the others leave."""
 _ROTATIONS = {"quat_wxyz": 4, "quat_xyzw": 4, "rotvec": 3, "rpy": 3}
