@@ -125,7 +125,7 @@ class Graphs:
         if recorder is None or not _ALONE.acquire(blocking=False):
             return run(*inputs)
         try:
-            beside = next((each.recording for each in self._kept.values() if each.recording), None)
+            beside: Any = next((each.recording for each in self._kept.values() if each.recording), None)
             kept.recording = recorder(run, inputs, beside)
         finally:
             _ALONE.release()
