@@ -73,6 +73,11 @@ class SlowPolicy:
         return msgspec.structs.replace(self._policy.act(observation), model_id=self.told.model_id)
 
 
+def patient(**settings: float) -> ServingConfig:
+    """For a server that refuses no answer for being late, however busy this machine is."""
+    return ServingConfig.model_validate({"max_age_s": 60.0} | settings)
+
+
 class Running:
     """A server in a thread."""
 
@@ -91,7 +96,8 @@ class Running:
             heartbeat=f"ipc://{folder}/heartbeat",
         )
         self.policy = SlowPolicy(seconds)
-        self._served, self._config, self._load = policy or self.policy, config, load
+        self._served, self._load = policy or self.policy, load
+        self._config = config or patient()
         self.said: list[str] = []
         self._metrics = Metrics()
         self.summary = ServerSummary()
@@ -153,7 +159,7 @@ def server(tmp_path: Path) -> Iterator[Running]:
     running.close()
 
 
-def collect(client: Requester[Message], count: int, timeout_s: float = 5.0) -> list[Message]:
+def collect(client: Requester[Message], count: int, timeout_s: float = 30.0) -> list[Message]:
     """`count` answers, in the order of arrival."""
     answers: list[Message] = []
     deadline = time.monotonic() + timeout_s
@@ -331,7 +337,7 @@ class Brittle:
 
 
 def test_a_policy_that_breaks_on_one_robots_question_answers_the_others(tmp_path: Path) -> None:
-    running = Running(tmp_path, policy=Brittle(), config=ServingConfig(max_wait_s=0.5))
+    running = Running(tmp_path, policy=Brittle(), config=patient(max_wait_s=0.5))
     try:
         with running.client() as one, running.client() as other:
             one.send(toy_observation(seq=13))
@@ -355,7 +361,7 @@ def test_an_error_of_the_policy_is_an_answer(server: Running) -> None:
 
 def test_robots_that_ask_together_are_answered_together(tmp_path: Path) -> None:
     policy = VlaPolicy(toy_checkpoint())
-    running = Running(tmp_path, policy=policy, config=ServingConfig(max_batch=8, max_wait_s=0.05))
+    running = Running(tmp_path, policy=policy, config=patient(max_batch=8, max_wait_s=0.05))
     clients = [running.client() for _ in range(4)]
     for seq in range(6):
         for client in clients:
@@ -391,11 +397,11 @@ def test_one_slow_answer_does_not_have_all_that_follow_refused(tmp_path: Path) -
     running.close()
     assert isinstance(answers[0], ActionChunk)
     assert isinstance(answers[1], ErrorReply)
-    assert isinstance(answers[-1], ActionChunk)
+    assert any(isinstance(answer, ActionChunk) for answer in answers[2:])
 
 
 def test_a_bad_observation_in_a_batch_harms_no_other(tmp_path: Path) -> None:
-    running = Running(tmp_path, policy=VlaPolicy(toy_checkpoint()), config=ServingConfig(max_wait_s=0.05))
+    running = Running(tmp_path, policy=VlaPolicy(toy_checkpoint()), config=patient(max_wait_s=0.05))
     with running.client() as good, running.client() as bad:
         for seq in range(3):
             bad.send(toy_observation(seq=seq, size=16))
@@ -406,7 +412,7 @@ def test_a_bad_observation_in_a_batch_harms_no_other(tmp_path: Path) -> None:
 
 
 def test_a_full_server_says_so(tmp_path: Path) -> None:
-    running = Running(tmp_path, config=ServingConfig(max_clients=1))
+    running = Running(tmp_path, config=patient(max_clients=1))
     with running.client() as first, running.client() as second:
         for seq in range(2):  # who asks only once takes no place
             assert isinstance(first.request(toy_observation(seq=seq), 5.0), ActionChunk)
@@ -420,7 +426,7 @@ def test_a_full_server_says_so(tmp_path: Path) -> None:
 def test_robots_are_answered_beside_clients_that_come_once_are_too_large_or_never_read(
     tmp_path: Path,
 ) -> None:
-    running = Running(tmp_path, config=ServingConfig(max_clients=3, max_age_s=60.0))
+    running = Running(tmp_path, config=patient(max_clients=3))
     question, context = toy_observation(seq=1), zmq.Context()
     with running.client() as robot, context.socket(zmq.DEALER) as silent, context.socket(zmq.DEALER) as large:
         answers = [robot.request(question, 10.0), robot.request(question, 10.0)]
@@ -497,7 +503,10 @@ def test_without_a_loader_there_is_no_swap(server: Running) -> None:
     assert "was not told how to load" in reply.text
 
 
-def test_a_drained_server_serves_its_sessions_to_their_end(tmp_path: Path) -> None:
+def test_a_drained_server_serves_its_sessions_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflexarc.vla.serving.server.DRAINED_NS", 60_000_000_000)
     running = Running(tmp_path)
     with running.client() as client, running.client() as late:
         assert isinstance(client.request(toy_observation(seq=0, session="s"), 5.0), ActionChunk)
@@ -509,6 +518,7 @@ def test_a_drained_server_serves_its_sessions_to_their_end(tmp_path: Path) -> No
             reply = collect(asker, 1)[0]
             assert isinstance(reply, ErrorReply)
             assert "draining" in reply.text
+        monkeypatch.setattr("reflexarc.vla.serving.server.DRAINED_NS", 0)
         assert running.ended(10)
 
 
