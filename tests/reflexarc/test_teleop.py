@@ -38,7 +38,8 @@ CAMERAS = ["front", "wrist"]
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """`reflexarc robot`, started once; sessions come and go beside it."""
-    endpoints = free_endpoints()
+    # What is free now, another run of tests may take meanwhile.
+    endpoints = free_endpoints(13000 + os.getpid() % 70 * 100)
     port = re.search(r":(\d+)$", endpoints.state)
     assert port is not None
     folder = tmp_path_factory.mktemp("robot")
