@@ -24,7 +24,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=True,
     )
     return {each["shape"]: each for each in json.loads(place.read_text())["shapes"]}, done.stdout
