@@ -14,11 +14,11 @@ WeightBits = Literal["full", "int8", "int4", "fp8"]
 class EngineConfig(Config):
     """How the language model of a policy is run.
 
-    graphs: on a GPU, record each pass once and replay it. compile: put passes through `torch.compile` first; minutes at
-    the first answer. weights: of the language model's layers; `int8` and `int4` are weight-only, in groups of
-    `group` inputs for int4, `fp8` needs a GPU that multiplies it. visual_share: of the image tokens that go on behind
-    layer `prune_layer`, those that the instruction looks at most (FastV, Chen et al. 2024); 1: all. reuse_vision:
-    features of a camera whose picture has not changed are not computed again.
+    graphs: on a GPU, record each pass once and replay it. compile: put passes through `torch.compile` first; minutes
+    at the second answer of each shape. weights: of the language model's layers; `int8` and `int4` are weight-only, in
+    groups of `group` inputs for int4, `fp8` needs a GPU that multiplies it. visual_share: of the image tokens that go
+    on behind layer `prune_layer`, those that the instruction looks at most (FastV, Chen et al. 2024); 1: all.
+    reuse_vision: features of a camera whose picture has not changed are not computed again.
     """
 
     graphs: bool = True

@@ -11,9 +11,9 @@ class ServingConfig(Config):
     """One policy server.
 
     max_batch: observations answered in one pass of the model. max_wait_s: what a batch waits, after its first
-    observation, for other robots that are due to ask. max_clients: robots heard within `forget_client_s`; one more is
-    refused. max_age_s: an observation that cannot be answered within this time of its arrival is not answered at all.
-    drain_s: what an ending server takes to answer those who wait.
+    observation, for other robots that are due to ask. max_clients: robots that wait for an answer, or asked twice and
+    lately (`forget_client_s`); one more is refused. max_age_s: an observation that cannot be answered within this time
+    of its arrival is not answered at all. drain_s: what an ending server takes to answer those who wait.
     """
 
     max_batch: int = Field(default=8, ge=1)

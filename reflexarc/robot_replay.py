@@ -326,8 +326,6 @@ class _Stage:
         """From whatever state that is not latched; RobotError if it is refused."""
         if self._request("status").safety not in ("off", "ready"):
             self._request("disable")
-        if self._request("status").safety == "off":
-            self._request("reset")
         reply = self._request("enable")
         if not reply.ok:
             raise RobotError(

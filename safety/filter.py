@@ -343,9 +343,10 @@ class SafetyFilter:
 
         If that is far from where it was, a person has to enable it first: it might be he who pushed.
         """
-        assert memory.pushed_from is not None
+        begun = memory.pushed_from
+        assert begun is not None
         memory = dataclasses.replace(memory, anew=True)
-        if np.abs(memory.position - memory.pushed_from).max() <= self._safety.start_mismatch_rad:
+        if np.abs(memory.position - begun).max() <= self._safety.start_mismatch_rad:
             return memory
         return dataclasses.replace(self._hold(memory, "pushed_far"), held=True)
 

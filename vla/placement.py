@@ -25,14 +25,8 @@ def place(device: Device, precision: Precision) -> tuple[torch.device, torch.dty
 
 
 def placed[T: Config](settings: T, said: Placement) -> T:
-    """The settings, with what a command said in place of their own. Raises PolicyError if they have no such field."""
-    changes = {name: value for name, value in said if value is not None}
-    for name, value in changes.items():
-        if name not in type(settings).model_fields:
-            raise PolicyError(
-                f"{name} {value}: this policy computes as its own config.json says (`dtype`); leave {name} out"
-            )
-    return settings.model_copy(update=changes)
+    """The settings, with what a command said in place of their own."""
+    return settings.model_copy(update={name: value for name, value in said if value is not None})
 
 
 def wait(device: torch.device) -> None:

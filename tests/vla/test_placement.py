@@ -222,8 +222,7 @@ def test_what_a_command_says_stands_in_place_of_the_settings() -> None:
     settings = OpenVlaConfig(device="cpu", precision="float32")
     assert placed(settings, Placement()) == settings
     assert placed(settings, Placement(precision="bfloat16")).precision == "bfloat16"
-    with pytest.raises(PolicyError, match=r"precision bfloat16: .* own config\.json says \(`dtype`\)"):
-        placed(LeRobotConfig(), Placement(precision="bfloat16"))
+    assert placed(LeRobotConfig(), Placement(precision="bfloat16")).precision == "bfloat16"
     with pytest.raises(PolicyError, match="the scripted expert has no model"):
         open_policy("expert", placement=Placement(device="cpu"))
 

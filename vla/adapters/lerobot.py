@@ -229,7 +229,10 @@ class LeRobotPolicy:
             steps = self._foreign.n_obs_steps
             features = [*self._keys, STATE] if STATE in batch else self._keys
             batch |= {key: torch.stack([batch[key]] * steps, dim=1) for key in features}
-        actions = self._predict(batch, 0)
+        # A GPU's passes are compiled at their second use and recorded at their third at the latest (`Graphs`).
+        recorded = self._sampler is not None and str(self._foreign.device).startswith("cuda")
+        for _ in range(3 if recorded else 1):
+            actions = self._predict(dict(batch), 0)
         return actions.shape[0], actions.shape[1]
 
     def _image(self, observation: Observation, camera: str, size: tuple[int, int]) -> Tensor:

@@ -75,13 +75,13 @@ class Pi0Policy(LeRobotPolicy):
         return _Asked(index, observation, batch, self._noise(observation), self._guide(observation), felt)
 
     def _noise(self, observation: Observation) -> Tensor:
-        """(1, H, A), what lerobot draws for this observation alone."""
-        foreign = self._foreign
-        with self._drawing(seed_of(observation)):
-            noise: Tensor = self._policy.model.sample_noise(
-                (1, foreign.chunk_size, foreign.max_action_dim), torch.device(foreign.device)
-            )
-        return noise
+        """(1, H, A), what lerobot draws for this observation alone on the CPU.
+
+        Not by the GPU's own generator: that refuses while another thread records a graph (`engine/graphs.py`).
+        """
+        foreign, drawn = self._foreign, torch.Generator().manual_seed(seed_of(observation))
+        shape = (1, foreign.chunk_size, foreign.max_action_dim)
+        return torch.normal(0.0, 1.0, shape, generator=drawn).to(foreign.device)
 
     def _answers(self, group: list[_Asked], began: int) -> dict[int, ActionChunk | ReflexarcError]:
         """By index. latency_ns: of the whole batch, which is what each robot waited for."""
