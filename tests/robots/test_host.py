@@ -221,6 +221,26 @@ def test_a_driver_that_refuses_to_be_written_stops(bench: Bench, error: Exceptio
     assert bench.tick().state.safety == "protective_stop"
 
 
+def test_an_arm_that_was_guided_while_it_refused_commands_does_not_leap_back(bench: Bench) -> None:
+    bench.ask("enable")
+    bench.tick(0.0)
+    bench.robot.refuses = RobotError("in guiding mode")
+    for _ in range(5):
+        bench.tick(0.0)
+    guided = np.array(bench.config.home) + 0.3
+    bench.robot._position = guided.copy()
+    for _ in range(5):
+        bench.tick()
+    bench.robot.refuses = None
+    for _ in range(5):
+        bench.tick()
+    np.testing.assert_allclose(bench.robot._position, guided, atol=1e-9)
+    for action in ("reset", "enable"):
+        assert bench.ask(action).ok
+        bench.tick()
+    np.testing.assert_allclose(bench.robot._position, guided, atol=1e-9)
+
+
 def test_a_driver_that_fails_to_be_read_in_any_way_is_silent(bench: Bench) -> None:
     bench.ask("enable")
     bench.tick(0.0)
