@@ -125,6 +125,7 @@ def export(
     """
     if out.exists():
         raise LogError(f"{out} exists already; an export is never written over")
+    _fps(spec)
     entries, left_out = _chosen(Session(session), all_episodes)
     if not entries:
         which = "whole" if all_episodes else "successful"

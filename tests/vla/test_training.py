@@ -42,7 +42,14 @@ def test_the_preset_is_valid() -> None:
     assert load_config("reflexarc-tiny", ["train.minutes=55"]).train.minutes == 55
 
 
-@pytest.mark.parametrize("head", TOY_HEADS)
+SLOWEST_TO_LEARN = ("autoregressive", "regression")
+"""They take as long as the other heads together; by hand, like `benchmarks/overfit.py`, which asks it of the arm."""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [pytest.param(head, marks=[pytest.mark.slow] * (head in SLOWEST_TO_LEARN)) for head in TOY_HEADS],
+)
 def test_a_head_overfits_a_few_episodes(head: str, tmp_path: Path) -> None:
     data = toy_data(episodes=12, rows=2)
     steps = {"autoregressive": 400, "regression": 340, "fast": 200}.get(head, 240)
