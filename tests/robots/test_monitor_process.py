@@ -103,7 +103,7 @@ class Stand:
 def stand(robot: RobotConfig, safety: SafetyConfig, tmp_path: Path) -> Iterator[Stand]:
     with contextlib.ExitStack() as stack:
         made = Stand(robot, safety, tmp_path, stack)
-        made.until(lambda: made.heard()[0] > 0)
+        made.until(lambda: made.heard()[0] > 0 and made.process._state is not None)
         yield made
 
 
@@ -130,7 +130,7 @@ def test_an_elbow_in_a_keep_out_is_stopped_past_the_host(
     watched = safety.model_copy(update={"keep_out": (*safety.keep_out, shelf)})
     with contextlib.ExitStack() as stack:
         stand = Stand(robot, watched, tmp_path, stack)
-        stand.until(lambda: stand.heard()[0] > 0)
+        stand.until(lambda: stand.heard()[0] > 0 and stand.process._state is not None)
         for angle in np.arange(0.0, 0.6, 0.02):
             stand.turn(base=float(angle))
         assert stand.line.told[0].endswith("is in keep-out shelf")
