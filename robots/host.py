@@ -197,7 +197,9 @@ class RobotHost:
         except Exception as error:
             self._report_fault(now_ns, "written", _said(error))
             self.trip(f"driver cannot be written: {_said(error)}", cause("driver_write", "driver"))
-            self._memory = self._filter.placed(self._memory, self._measured.joint_position)
+            self._memory = self._filter.placed(
+                self._memory, self._measured.joint_position, self._measured.t_ns
+            )
         else:
             self._faults.pop("written", None)
         return cut

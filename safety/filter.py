@@ -164,13 +164,16 @@ class SafetyFilter:
             return memory
         return dataclasses.replace(memory, state="protective_stop", reason=reason)
 
-    def placed(self, memory: Memory, position: F64) -> Memory:
+    def placed(self, memory: Memory, position: F64, t_ns: int) -> Memory:
         """Memory of an arm that stands at (n,) rad though it was told to stand elsewhere: its command follows it there.
 
         For commands that the arm does not take: once it does again, it must not leap to where they were. Unchanged
-        while enabled, or while the commanded motion has not come to rest.
+        while enabled, while the commanded motion has not come to rest, and if the reading, of t_ns, is old: a driver
+        that is written but not read would be led to where the arm was.
         """
         if memory.state in states.ENABLED or not memory.at_rest or not np.isfinite(position).all():
+            return memory
+        if memory.now_ns - t_ns > self._silence_ns:
             return memory
         position = np.array(position, dtype=np.float64)
         return dataclasses.replace(
@@ -235,7 +238,7 @@ class SafetyFilter:
         """For a reset: an arm that does not stand where it is told is told to stand where it is. Nothing moves."""
         if memory.touch.position is None or self._off(memory)[0] <= self._safety.integrity.resume_rad:
             return memory
-        return self.placed(memory, memory.touch.position)
+        return self.placed(memory, memory.touch.position, memory.touch.t_ns)
 
     def _watch(self, memory: Memory, measured: Measured, now_ns: int, found: list[Intervention]) -> Memory:
         """Clock, driver, encoders and contact: each may latch a stop."""

@@ -96,12 +96,14 @@ def test_an_arm_that_is_far_from_its_command_is_not_enabled(bench: FilterBench, 
 def test_what_the_arm_does_not_take_does_not_wait_for_it(bench: FilterBench) -> None:
     """It refuses commands, in a mode of its own, and is guided away meanwhile."""
     guided = bench.memory.position + 0.3
-    assert bench.filter.placed(bench.memory, np.full(7, np.nan)) is bench.memory
-    moved = bench.filter.placed(bench.memory, guided)
+    now_ns, too_old_ns = bench.memory.now_ns, bench.memory.now_ns - 10**9
+    assert bench.filter.placed(bench.memory, np.full(7, np.nan), now_ns) is bench.memory
+    assert bench.filter.placed(bench.memory, guided, too_old_ns) is bench.memory, "where the arm was, not is"
+    moved = bench.filter.placed(bench.memory, guided, now_ns)
     np.testing.assert_array_equal(moved.position, guided)
     assert moved.gripper == bench.memory.gripper, "the grip is as it was"
     bench.request("enable")
-    assert bench.filter.placed(bench.memory, guided) is bench.memory
+    assert bench.filter.placed(bench.memory, guided, now_ns) is bench.memory
 
 
 def test_late_ticks_in_a_row_stop_but_not_now_and_then(active: FilterBench, safety: SafetyConfig) -> None:
