@@ -13,9 +13,9 @@ the arm, so that motion `dq` leads away from the contact where `push · dq >= 0`
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
+import msgspec
 import numpy as np
 
 from reflexarc.configs.robot import RobotConfig
@@ -25,8 +25,7 @@ from reflexarc.wire.geometry import rotate
 from reflexarc.wire.messages import F64, Intervention, Measured
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(msgspec.Struct, frozen=True):
     """What was felt until the newest reading.
 
     load: the largest share of a ceiling; rule, field, asked, allowed: of that one. pressed: whether the arm gives way.
@@ -93,7 +92,7 @@ class Contact:
             links = measured.joint_effort - effort + self._dynamics.torque_of(wrench)
         residual = self._filtered(touch, links, elapsed_ns)
         force, torque = math.hypot(*wrench[:3].tolist()), math.hypot(*wrench[3:].tolist())
-        joint = int(np.argmax(np.abs(residual)))
+        joint = int(np.abs(residual).argmax())
         shares = (
             (force / self._force, "wrist_force", "wrist", force, self._force),
             (torque / self._torque, "wrist_torque", "wrist", torque, self._torque),
@@ -148,7 +147,9 @@ class Contact:
         if touch.residual is None or not elapsed_ns:
             return np.zeros_like(residual) if touch.residual is None else touch.residual
         share = 1 - math.exp(-elapsed_ns * 1e-9 / self._config.joint_filter_s)
-        before = np.nan_to_num(touch.residual)  # a reading that was no number must not stay for ever
+        before = touch.residual
+        if not np.isfinite(before).all():  # a reading that was no number must not stay for ever
+            before = np.nan_to_num(before)
         return before + share * (residual - before)
 
 

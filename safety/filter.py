@@ -8,10 +8,10 @@ function.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
+from msgspec.structs import replace
 
 from reflexarc.configs.errors import SafetyError
 from reflexarc.configs.robot import RobotConfig
@@ -155,14 +155,14 @@ class SafetyFilter:
         # A silence that has begun is not excused by a hold: it may still become a stop.
         silent = held and (memory.silent or memory.reason == HOLD_REASONS["setpoint_age"])
         reason = f"{action} requested"
-        memory = dataclasses.replace(memory, state=target, mode=mode, held=held, silent=silent, reason=reason)
+        memory = replace(memory, state=target, mode=mode, held=held, silent=silent, reason=reason)
         return memory, True, f"{action}: {target}"
 
     def trip(self, memory: Memory, reason: str) -> Memory:
         """Memory with a latched protective stop for a cause that the filter cannot see itself."""
         if memory.state not in states.ENABLED:
             return memory
-        return dataclasses.replace(memory, state="protective_stop", reason=reason)
+        return replace(memory, state="protective_stop", reason=reason)
 
     def placed(self, memory: Memory, position: F64, t_ns: int) -> Memory:
         """Memory of an arm that stands at (n,) rad though it was told to stand elsewhere: its command follows it there.
@@ -176,7 +176,7 @@ class SafetyFilter:
         if memory.now_ns - t_ns > self._silence_ns:
             return memory
         position = np.array(position, dtype=np.float64)
-        return dataclasses.replace(
+        return replace(
             memory,
             motion=self.kinematics.rest(position),
             stop=np.zeros((0, position.size)),
@@ -207,7 +207,7 @@ class SafetyFilter:
             text = f"{joint} is {off:.2f} rad from where it is commanded to be ({limit}); reset first"
             return memory, False, f"enable refused: {text}"
         doubt = self._contact.payload_doubt(memory.touch)
-        memory = dataclasses.replace(
+        memory = replace(
             memory,
             state=target,
             mode=target,
@@ -249,11 +249,11 @@ class SafetyFilter:
         touch = memory.touch
         if finite:
             touch = self._contact.feel(touch, measured, memory.view.jacobian, memory.view.pose[3:])
-        memory = dataclasses.replace(
+        memory = replace(
             memory, now_ns=max(now_ns, memory.now_ns), touch=touch, trust=trust, seq=memory.seq + 1
         )
         if memory.state not in states.ENABLED:
-            return dataclasses.replace(memory, trust=Trust(late=trust.late), giving_way="")
+            return replace(memory, trust=Trust(late=trust.late), giving_way="")
         if not finite:
             return self._latch(
                 memory, found, "finite", "measured", 0, 0, "the driver's reading is not finite"
@@ -263,7 +263,7 @@ class SafetyFilter:
             text = f"driver silent for {age * 1e-6:.0f} ms (limit {self._silence_ns * 1e-6:.0f} ms)"
             return self._latch(memory, found, "driver_silence", "driver", age, self._silence_ns, text)
         trust, fault = self._integrity.encoders(trust, measured, memory.position)
-        memory = dataclasses.replace(memory, trust=trust)
+        memory = replace(memory, trust=trust)
         if fault is None and memory.yielding is None and not touch.pressed:
             fault = self._integrity.tracking(measured, memory.position)
         if fault is not None:
@@ -278,9 +278,7 @@ class SafetyFilter:
             if not text:
                 return memory
             found.append(touch.intervention())
-            return dataclasses.replace(
-                memory, state="hold", reason=text, giving_way=text, way_ns=memory.now_ns
-            )
+            return replace(memory, state="hold", reason=text, giving_way=text, way_ns=memory.now_ns)
         if touch.pressed and memory.now_ns - memory.way_ns < self._way_ns:
             return memory
         return self._latch_fault(memory, found, touch.intervention(), memory.giving_way)
@@ -314,13 +312,13 @@ class SafetyFilter:
         if pushed and memory.state in YIELDING:
             place = touch.position
         if place is None or self.released(memory):
-            return memory if memory.yielding is None else dataclasses.replace(memory, yielding=None)
+            return memory if memory.yielding is None else replace(memory, yielding=None)
         began = memory.position if memory.yielding is None else memory.pushed_from
-        memory = dataclasses.replace(memory, yielding=place, pushed_from=began)
+        memory = replace(memory, yielding=place, pushed_from=began)
         if not memory.at_rest:
             return memory
         inside = np.clip(place, self.limits.lower, self.limits.upper)
-        memory = dataclasses.replace(
+        memory = replace(
             memory,
             motion=self.kinematics.rest(inside),
             stop=np.zeros((0, inside.size)),
@@ -336,9 +334,7 @@ class SafetyFilter:
         if outside:
             reason = f"pushed out of the limits: {outside}"
             found.append(_intervention("pushed_out", touch.rule, touch.asked, touch.allowed))
-            return dataclasses.replace(
-                memory, state="protective_stop", reported="protective_stop", reason=reason
-            )
+            return replace(memory, state="protective_stop", reported="protective_stop", reason=reason)
         return memory
 
     def _pushed(self, memory: Memory) -> Memory:
@@ -348,10 +344,10 @@ class SafetyFilter:
         """
         begun = memory.pushed_from
         assert begun is not None
-        memory = dataclasses.replace(memory, anew=True)
+        memory = replace(memory, anew=True)
         if np.abs(memory.position - begun).max() <= self._safety.start_mismatch_rad:
             return memory
-        return dataclasses.replace(self._hold(memory, "pushed_far"), held=True)
+        return replace(self._hold(memory, "pushed_far"), held=True)
 
     def _command(self, memory: Memory) -> JointCommand:
         """What is written. Copies: whoever is given a command may change it, the memory of it stays."""
@@ -368,7 +364,7 @@ class SafetyFilter:
         if not memory.silent or last is None:
             return memory
         if setpoint is not None and intake.is_new(memory, setpoint):
-            return dataclasses.replace(memory, silent=False)
+            return replace(memory, silent=False)
         age = max(memory.now_ns - memory.received_ns, memory.now_ns - last.t_ns)
         return self._latch_silence(memory, found, age) if age > self._stop_ns else memory
 
@@ -384,17 +380,17 @@ class SafetyFilter:
         fault = intake.malformed(setpoint, len(self.limits.names), self._clock, newest_ns)
         if fault is not None:
             count = memory.bad_count + 1
-            memory = dataclasses.replace(memory, bad_count=count, refused=fault.rule, last_seq=setpoint.seq)
+            memory = replace(memory, bad_count=count, refused=fault.rule, last_seq=setpoint.seq)
             found.append(fault)
             if count >= self._safety.integrity.malformed_setpoints:
                 text = f"{count} malformed setpoints in a row ({fault.rule}: {fault.field})"
-                return dataclasses.replace(memory, state="protective_stop", reason=text)
+                return replace(memory, state="protective_stop", reason=text)
             return memory
         if memory.last is None or memory.anew:
             fault = intake.mismatch(setpoint, measured, self._safety, self.limits)
             if fault is not None:
                 found.append(fault)
-                return dataclasses.replace(memory, refused=fault.rule, last_seq=setpoint.seq)
+                return replace(memory, refused=fault.rule, last_seq=setpoint.seq)
         return intake.take(memory, intake.within_limits(setpoint, self.limits, found))
 
     def _judge_age(self, memory: Memory, found: list[Intervention]) -> Memory:
@@ -422,12 +418,12 @@ class SafetyFilter:
         reason = HOLD_REASONS[rule]
         if memory.state == "hold" and memory.reason == reason:
             return memory
-        return dataclasses.replace(memory, state="hold", reason=reason)
+        return replace(memory, state="hold", reason=reason)
 
     def _follow(self, memory: Memory) -> Memory:
         if memory.state == memory.mode:
             return memory
-        return dataclasses.replace(memory, state=memory.mode, reason="")
+        return replace(memory, state=memory.mode, reason="")
 
     def _latch_silence(self, memory: Memory, found: list[Intervention], age: int) -> Memory:
         text = f"controller silent: no setpoint for {age * 1e-6:.0f} ms (limit {self._stop_ns * 1e-6:.0f} ms)"
@@ -451,7 +447,7 @@ class SafetyFilter:
         if memory.state not in states.ENABLED:
             return memory
         found.append(_intervention(rule, field, asked, allowed))
-        return dataclasses.replace(memory, state="protective_stop", reason=text)
+        return replace(memory, state="protective_stop", reason=text)
 
     def _move(self, memory: Memory, measured: Measured, found: list[Intervention]) -> tuple[Memory, float]:
         """The commanded state of this tick, and how much of the motion asked for was allowed."""
@@ -472,7 +468,7 @@ class SafetyFilter:
             if gripper < least:
                 found.append(squeezed(gripper, least))
                 gripper = min(least, memory.gripper + most)
-        memory = dataclasses.replace(
+        memory = replace(
             memory,
             state=state,
             mode=mode,
@@ -501,10 +497,10 @@ class SafetyFilter:
 
     def _follow_measured(self, memory: Memory, measured: Measured) -> Memory:
         if not _finite(measured):
-            return dataclasses.replace(memory, reported=memory.state)
+            return replace(memory, reported=memory.state)
         position = np.array(measured.joint_position, dtype=np.float64)
         gripper = min(max(float(measured.gripper), 0.0), 1.0)
-        return dataclasses.replace(
+        return replace(
             memory,
             reported=memory.state,
             motion=self.kinematics.rest(position),

@@ -6,11 +6,10 @@ NaN is not a small error. One that is merely out of range is clipped to the limi
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from reflexarc.configs.safety import SafetyConfig
 from reflexarc.safety.limits import REPORT_FRACTION, Limits
@@ -71,7 +70,7 @@ def within_limits(setpoint: Setpoint, limits: Limits, found: list[Intervention])
     position = _clip_position(setpoint, limits, found)
     velocity = np.array(setpoint.joint_velocity, dtype=np.float64)
     ratios = np.abs(velocity) / limits.velocity
-    worst = int(np.argmax(ratios))
+    worst = int(ratios.argmax())
     if ratios[worst] > 1:
         asked = float(velocity[worst])
         velocity = velocity / ratios[worst]
@@ -81,9 +80,7 @@ def within_limits(setpoint: Setpoint, limits: Limits, found: list[Intervention])
     gripper = min(max(float(setpoint.gripper), 0.0), 1.0)
     if abs(gripper - setpoint.gripper) > REPORT_FRACTION:
         found.append(_limited("gripper", "opening", setpoint.gripper, gripper))
-    return msgspec.structs.replace(
-        setpoint, joint_position=position, joint_velocity=velocity, gripper=gripper
-    )
+    return replace(setpoint, joint_position=position, joint_velocity=velocity, gripper=gripper)
 
 
 def chunk_age_ns(setpoint: Setpoint, now_ns: int) -> int:
@@ -95,7 +92,7 @@ def chunk_age_ns(setpoint: Setpoint, now_ns: int) -> int:
 
 def take(memory: Memory, setpoint: Setpoint) -> Memory:
     """Memory with an accepted setpoint as its newest."""
-    return dataclasses.replace(
+    return replace(
         memory,
         last=setpoint,
         before=memory.last,
@@ -111,7 +108,7 @@ def _clip_position(setpoint: Setpoint, limits: Limits, found: list[Intervention]
     asked = np.asarray(setpoint.joint_position, dtype=np.float64)
     position = np.clip(asked, limits.lower, limits.upper)
     excess = np.abs(asked - position)
-    worst = int(np.argmax(excess))
+    worst = int(excess.argmax())
     if excess[worst] > REPORT_FRACTION:
         field = limits.names[worst]
         found.append(_limited("joint_position", field, float(asked[worst]), float(position[worst])))

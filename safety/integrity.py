@@ -7,9 +7,9 @@ driven by something else.
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from reflexarc.configs.errors import SafetyError
 from reflexarc.configs.robot import RobotConfig
@@ -17,8 +17,7 @@ from reflexarc.configs.safety import SafetyConfig
 from reflexarc.wire.messages import F64, Intervention, Measured
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(msgspec.Struct, frozen=True):
     """What the checks remember.
 
     seen: (n,) rad, where each encoder was when it last moved; commanded: (n,) rad, the command of that moment.
@@ -31,7 +30,7 @@ class Trust:
 
     def moved(self, by: F64) -> Trust:
         """The same, after the command was said to be (n,) rad further without any motion that was asked for."""
-        return self if self.commanded is None else dataclasses.replace(self, commanded=self.commanded + by)
+        return self if self.commanded is None else replace(self, commanded=self.commanded + by)
 
 
 NEW = Trust()
@@ -64,7 +63,7 @@ class Integrity:
         """Judge the time since the tick before: backwards, a jump, or late for the so manieth time."""
         elapsed = now_ns - before_ns
         late = trust.late + 1 if elapsed >= 1.5 * self._tick_ns else 0
-        trust = dataclasses.replace(trust, late=late)
+        trust = replace(trust, late=late)
         if elapsed < 0:
             return trust, _fault("clock", "backwards", elapsed, 0)
         if elapsed > self._jump_ns:
@@ -77,14 +76,14 @@ class Integrity:
         """Judge a reading against the command (n,) rad that the arm was last given."""
         position = measured.joint_position.copy()
         if trust.seen is None or trust.commanded is None:
-            return dataclasses.replace(trust, seen=position, commanded=commanded), None
+            return replace(trust, seen=position, commanded=commanded), None
         moved = np.abs(position - trust.seen) > self._noise
         if moved.any():
             seen = np.where(moved, position, trust.seen)
             since = np.where(moved, commanded, trust.commanded)
-            trust = dataclasses.replace(trust, seen=seen, commanded=since)
+            trust = replace(trust, seen=seen, commanded=since)
         asked = np.abs(commanded - (trust.commanded if trust.commanded is not None else commanded))
-        worst = int(np.argmax(asked))
+        worst = int(asked.argmax())
         if asked[worst] > self._motion:
             return trust, _fault("frozen_encoder", self._names[worst], float(asked[worst]), self._motion)
         return trust, None
@@ -92,7 +91,7 @@ class Integrity:
     def tracking(self, measured: Measured, commanded: F64) -> Intervention | None:
         """Whether the arm is where it was commanded to be, (n,) rad, but for what a servo may lag."""
         off = np.abs(commanded - measured.joint_position)
-        worst = int(np.argmax(off))
+        worst = int(off.argmax())
         if off[worst] <= self._tracking:
             return None
         return _fault("tracking", self._names[worst], float(off[worst]), self._tracking)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import msgspec
 
 from reflexarc.safety.contact import NOTHING_FELT, Touch
 from reflexarc.safety.integrity import NEW, Trust
@@ -11,9 +11,8 @@ from reflexarc.safety.kinematics import TcpView
 from reflexarc.wire.messages import F64, SafetyState, Setpoint
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Memory:
-    """The filter's history. Times are ns of the host's clock.
+class Memory(msgspec.Struct, frozen=True):
+    """The filter's history, in a struct of msgspec: every tick copies it. Times are ns of the host's clock.
 
     state: of the machine; reported: the state in the last report; mode: the state that a hold returns to;
     reason: why it is in `state`. motion: the commanded motion, with acceleration. stop: (m, n) rad/s, the velocities

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import msgspec
 import numpy as np
 import pytest
@@ -278,7 +276,7 @@ def test_a_chunk_s_age_can_be_published_whatever_it_is(bench: Bench) -> None:
     bench.tick(0.0)
     assert bench.host._memory is not None
     last = msgspec.structs.replace(bench.setpoint(np.array(bench.config.home)), chunk_age_ns=2**63 - 1)
-    bench.host._memory = dataclasses.replace(bench.host._memory, last=last)
+    bench.host._memory = msgspec.structs.replace(bench.host._memory, last=last)
     bench.now_ns += 1
     assert isinstance(decode(encode(bench.tick().state)), State)
 
