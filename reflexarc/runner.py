@@ -27,6 +27,7 @@ from reflexarc.wire.messages import (
     HostRequest,
     Message,
     SafetyReport,
+    SafetyState,
     SimAnswer,
     SimQuery,
     State,
@@ -171,11 +172,13 @@ class Runner:
             self._finish(figures)
         return figures
 
-    def request(self, action: HostAction) -> HostReply:
-        """One request to the host's console; the reply says whether it was granted."""
+    def request(self, action: HostAction, from_state: SafetyState | None = None) -> HostReply:
+        """One request to the host's console; the reply says whether it was granted. from_state: only in that one."""
         self._seq += 1
         key = find_key(self._console.address, "supervisor")
-        request = HostRequest(t_ns=monotonic_ns(), action=action, seq=self._seq, source="runner", key=key)
+        request = HostRequest(
+            t_ns=monotonic_ns(), action=action, seq=self._seq, source="runner", key=key, from_state=from_state
+        )
         return self._console.request(request, 2.0)
 
     def close(self) -> None:
@@ -193,7 +196,7 @@ class Runner:
         """
         end = time.monotonic() + STANDS_S
         while may_reset and self.request("status").safety == "protective_stop" and time.monotonic() < end:
-            if not self.request("reset").ok:
+            if not self.request("reset", from_state="protective_stop").ok:
                 time.sleep(POLL_S)
         self.request("disable")
         status = self.request("status")

@@ -120,6 +120,11 @@ class RobotHost:
         """Answer the local console. Never causes motion."""
         if self._memory is None:
             return self._reply(request, ok=False, safety="off", text="the host has not started")
+        state = self._memory.state
+        if request.action != "e_stop" and request.from_state not in (None, state):
+            return self.refuse(
+                request, f"{request.action} was asked for in {request.from_state}, and it is {state} now"
+            )
         if request.action == "speed":
             return self._set_speed(request)
         before = self._memory.state

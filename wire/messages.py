@@ -223,7 +223,8 @@ class HostRequest(Message, frozen=True, kw_only=True, tag="host_request", eq=Fal
     """A request to the robot host's console socket; limits and resets come only from there.
 
     key: of the role that may ask for this action, see `wire.roles`; never logged. speed_scale: for `speed`, the pace of
-    the controller's path from now on, in (0, 1] of the policy's own.
+    the controller's path from now on, in (0, 1] of the policy's own. from_state: all but an `e_stop` is refused in any
+    other one, if given: who decides by what it last saw must not undo what came since.
     """
 
     action: HostAction
@@ -231,6 +232,7 @@ class HostRequest(Message, frozen=True, kw_only=True, tag="host_request", eq=Fal
     source: str = "console"
     key: str = ""
     speed_scale: float = 1.0
+    from_state: SafetyState | None = None
 
 
 class HostReply(Message, frozen=True, kw_only=True, tag="host_reply", eq=False):

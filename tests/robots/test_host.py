@@ -23,6 +23,7 @@ from reflexarc.wire.messages import (
     HostRequest,
     JointCommand,
     Measured,
+    SafetyState,
     Setpoint,
     State,
 )
@@ -376,3 +377,22 @@ def test_a_speed_that_is_none_is_refused(bench: Bench, scale: float) -> None:
     assert not reply.ok
     assert f"speed_scale is {scale:g}" in reply.text
     assert all(event.kind != SPEED_EVENT for event in bench.tick().events)
+
+
+@pytest.mark.parametrize("last_seen", ["protective_stop", "hold"])
+def test_a_reset_for_another_stop_than_the_one_that_is_latched_is_refused(
+    bench: Bench, last_seen: SafetyState
+) -> None:
+    bench.tick()
+    bench.ask("enable")
+    bench.tick(0.05)
+    pressed = HostRequest(t_ns=bench.now_ns, clock="virtual", action="e_stop", seq=4, from_state=last_seen)
+    assert bench.host.request(pressed).ok  # an emergency stop asks for no state
+    while bench.tick().state.joint_velocity.any():
+        pass
+    reset = msgspec.structs.replace(pressed, action="reset")
+    refused = bench.host.request(reset)
+    assert not refused.ok
+    assert refused.text == f"reset was asked for in {last_seen}, and it is e_stop now"
+    assert bench.tick().state.safety == "e_stop"
+    assert bench.host.request(msgspec.structs.replace(reset, from_state="e_stop")).ok

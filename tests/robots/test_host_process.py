@@ -57,10 +57,10 @@ class Peer:
         """A request and its answer."""
         return self._console.request(HostRequest(t_ns=0, action=action, seq=1), timeout_s=5.0)
 
-    def send(self, offset: float) -> None:
-        """A setpoint `offset` rad beside home."""
+    def send(self, offset: float, ahead_ns: int = 0) -> None:
+        """A setpoint `offset` rad beside home, stamped so far ahead of now."""
         self._seq += 1
-        now = monotonic_ns()
+        now = monotonic_ns() + ahead_ns
         self._setpoint.send(
             Setpoint(
                 t_ns=now,
@@ -240,6 +240,19 @@ def test_garbage_on_its_sockets_changes_nothing(running: Running) -> None:
     peer.lead(0.2, 0.0)
     assert peer.safety == "active"
     peer.until(lambda: any(isinstance(m, Event) and m.kind == "wire_fault" for m in peer.messages))
+
+
+def test_what_came_before_an_enable_moves_nothing_whatever_its_stamp(running: Running) -> None:
+    """A stamp a little ahead is believed, for clocks differ; yet one that waits must not be what an enable follows."""
+    peer = running.peer
+    peer.send(0.05, ahead_ns=40_000_000)
+    assert peer.ask("enable").ok
+    peer.messages.clear()
+    peer.until(lambda: len(peer.messages) > 10)
+    states = [message for message in peer.messages if isinstance(message, State)]
+    assert not any(state.joint_velocity_commanded.any() for state in states)
+    peer.lead(0.1, 0.05)
+    assert peer.safety == "active", "what comes after it is followed"
 
 
 def test_no_request_comes_in_by_the_socket_of_setpoints(running: Running) -> None:
