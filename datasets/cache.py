@@ -33,12 +33,14 @@ from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.sampling import SAMPLER_VERSION, Samples, row_pictures, sample_episode
 from reflexarc.datasets.session import episode_logs
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 SHARD_EPISODES = 64
 _SHARD_PREFIX = "shard-"
 _ASIDE_PREFIX = "building-"
 _LEFTOVER_S = 24 * 3600
 """A shard that has been in the making for a day was left by a builder that was killed."""
+_END_BYTES = 4096
+"""So much of a log's end tells it from another: the index there holds the times and places of its chunks."""
 _LABELS = (
     "joint_position",
     "gripper",
@@ -80,10 +82,13 @@ class CacheKey:
 
 @dataclass(frozen=True, slots=True)
 class CachedEpisode:
-    """One episode in the cache. `log` is its path below the logs' folder; `rows` may be 0 (nothing to learn)."""
+    """One episode in the cache. `log` is its path below the logs' folder; `rows` may be 0 (nothing to learn).
+
+    content: what tells the log from another that was put in its place.
+    """
 
     log: str
-    size: int
+    content: str
     task: str
     seed: int
     instruction: str
@@ -115,12 +120,12 @@ def build_cache(
     if not found:
         raise LogError(f"{logs}: no episode log (*.mcap) below this folder")
     present = {
-        (episode["log"], episode["size"])
+        (episode["log"], episode["content"])
         for shard in _shards(folder)
         for episode in _index(shard)["episodes"]
     }
-    sizes = {name: path.stat().st_size for name, path in found.items()}
-    pending = [name for name, size in sizes.items() if (name, size) not in present]
+    contents = {name: _content(path) for name, path in found.items()}
+    pending = [each for each in contents.items() if each not in present]
     jobs = [
         _ShardJob(logs, tuple(pending[start : start + SHARD_EPISODES]), folder, key)
         for start in range(0, len(pending), SHARD_EPISODES)
@@ -129,7 +134,7 @@ def build_cache(
         bar = bars.add_task("sampling episodes", total=len(pending))
         for done in _run(jobs, workers):
             bars.advance(bar, done)
-    return TrainingCache(folder, only=sizes)
+    return TrainingCache(folder, only=contents)
 
 
 class TrainingCache:
@@ -139,8 +144,8 @@ class TrainingCache:
     into `episodes`. An episode that was logged twice is there once. Raises LogError if `folder` is no cache.
     """
 
-    def __init__(self, folder: Path, *, only: Mapping[str, int] | None = None) -> None:
-        """`only`: the logs to read, with their sizes in bytes; default all that are in the cache."""
+    def __init__(self, folder: Path, *, only: Mapping[str, str] | None = None) -> None:
+        """`only`: the logs to read, with what is in them; default all that are in the cache."""
         self.folder = folder
         try:
             self.key: dict[str, Any] = json.loads((folder / "key.json").read_text())
@@ -160,7 +165,7 @@ class TrainingCache:
                 episode = CachedEpisode(**values)
                 rows = np.arange(start, start + episode.rows)
                 start += episode.rows
-                if episode.log in seen or (only is not None and only.get(episode.log) != episode.size):
+                if episode.log in seen or (only is not None and only.get(episode.log) != episode.content):
                     continue
                 seen.add(episode.log)
                 episode_parts.append(np.full(episode.rows, len(self.episodes), dtype=np.int32))
@@ -214,7 +219,7 @@ class TrainingCache:
 @dataclass(frozen=True, slots=True)
 class _ShardJob:
     logs: Path
-    names: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
     folder: Path
     key: CacheKey
 
@@ -233,12 +238,12 @@ def _build_shard(job: _ShardJob) -> int:
     """Sample the logs of one shard, write it aside and rename it; returns the number of logs."""
     episodes: list[CachedEpisode] = []
     samples: list[tuple[Path, Samples]] = []
-    for name in job.names:
-        episode, sampled = _sample(job, name)
+    for name, content in job.names:
+        episode, sampled = _sample(job, name, content)
         episodes.append(episode)
         if sampled is not None:
             samples.append((job.logs / name, sampled))
-    identity = json.dumps([(episode.log, episode.size) for episode in episodes])
+    identity = json.dumps([(episode.log, episode.content) for episode in episodes])
     final = job.folder / f"{_SHARD_PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     aside = Path(tempfile.mkdtemp(prefix=_ASIDE_PREFIX, dir=job.folder))
     try:
@@ -259,7 +264,7 @@ def _build_shard(job: _ShardJob) -> int:
     return len(job.names)
 
 
-def _sample(job: _ShardJob, name: str) -> tuple[CachedEpisode, Samples | None]:
+def _sample(job: _ShardJob, name: str, content: str) -> tuple[CachedEpisode, Samples | None]:
     """The episode and its rows without their pictures; None where there is nothing to learn."""
     path = job.logs / name
     reader = EpisodeReader(path)
@@ -275,13 +280,21 @@ def _sample(job: _ShardJob, name: str) -> tuple[CachedEpisode, Samples | None]:
     rows = 0 if samples is None else int(samples.mask.any(axis=1).sum())
     episode = CachedEpisode(
         log=name,
-        size=path.stat().st_size,
+        content=content,
         task=str(metadata.get("task", "")),
         seed=int(metadata.get("seed", 0)),
         instruction="" if samples is None else samples.instruction,
         rows=rows,
     )
     return episode, samples if rows else None
+
+
+def _content(path: Path) -> str:
+    """The log's size and the hash of its end, as `CachedEpisode.content`."""
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(size - _END_BYTES, 0))
+        return f"{size}-{hashlib.sha256(log.read()).hexdigest()[:16]}"
 
 
 def _write_shard(folder: Path, samples: Sequence[tuple[Path, Samples]], cameras: Sequence[str]) -> None:

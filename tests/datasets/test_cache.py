@@ -112,6 +112,21 @@ def test_a_log_that_was_replaced_or_removed_is_not_remembered(tmp_path: Path, lo
     check_equal_to_sampling(cache, logs)
 
 
+def test_a_log_that_was_recorded_again_with_as_many_bytes_is_another(tmp_path: Path, logs: Path) -> None:
+    seen: dict[int, Path] = {}
+    for number in range(300):
+        new = written(tmp_path / f"{number}.mcap", motion(lambda t, v=number: along(1e-3 * v * t), 0.5)).path
+        old = seen.setdefault(new.stat().st_size, new)
+        if old != new:
+            break
+    assert old != new
+    assert old.stat().st_size == new.stat().st_size
+    (logs / "lift" / "0.mcap").write_bytes(old.read_bytes())
+    build(logs, tmp_path / "cache")
+    (logs / "lift" / "0.mcap").write_bytes(new.read_bytes())
+    check_equal_to_sampling(build(logs, tmp_path / "cache"), logs)
+
+
 def test_another_choice_is_another_cache(tmp_path: Path, logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = {build(logs, tmp_path / "cache").folder}
     folders.add(build(logs, tmp_path / "cache", successes_only=False).folder)
