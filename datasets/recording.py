@@ -37,8 +37,8 @@ BACKLOG_IMAGES = 600
 BACKLOG_BYTES = 64 * 1024 * 1024
 """Of what is never dropped, as it will be written: ten minutes of commands and reports at 200 Hz, and some three times
 as much memory. A disk that has taken nothing for so long hangs, and memory must not be what ends the recording."""
-PREROLL_MESSAGES = 6_000
-"""Half a minute of physics at 200 Hz between a reset and the start of its episode."""
+PREROLL_MESSAGES = 30_000
+"""Half a minute of physics at 1 kHz between a reset and the start of its episode."""
 _NUMBERED = State, Setpoint, CameraFrame, TeleopCommand
 """Whoever publishes these counts them: a number that is missing is a message that was lost on its way here."""
 _MOST_LOST = 2**63 - 1
