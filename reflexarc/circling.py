@@ -16,10 +16,9 @@ SPEED = 0.1
 
 
 class Circling:
-    """Looks at nothing but the time; `cameras` are those that it wants pictures of. `poison` makes it answer NaN."""
+    """Looks at nothing but the time; `cameras` are those that it wants pictures of."""
 
-    def __init__(self, poison: bool = False, cameras: tuple[str, ...] = ()) -> None:
-        self._poison = poison
+    def __init__(self, cameras: tuple[str, ...] = ()) -> None:
         self._cameras = cameras
         self._spec = tcp_delta_spec(HORIZON, STEP_S)
 
@@ -47,8 +46,6 @@ class Circling:
         actions[:, 0] = SPEED * STEP_S * np.cos(2.0 * angles)
         actions[:, 1] = SPEED * STEP_S * np.sin(2.0 * angles)
         actions[:, 6] = 1.0
-        if self._poison:
-            actions[3, 1] = np.nan
         return ActionChunk(
             t_ns=observation.t_ns,
             clock=observation.clock,
@@ -65,6 +62,6 @@ class Circling:
         )
 
 
-def serve_circling(endpoints: Endpoints, poison: bool = False, cameras: tuple[str, ...] = ()) -> None:
+def serve_circling(endpoints: Endpoints, cameras: tuple[str, ...] = ()) -> None:
     """The body of a policy server's process."""
-    run_server(Circling(poison, cameras), endpoints)
+    run_server(Circling(cameras), endpoints)

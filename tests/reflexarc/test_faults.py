@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reflexarc.circling import serve_circling
+from contracts.poisoned_policy import POISON, serve_poisoned
 from reflexarc.configs.errors import WireError
 from reflexarc.configs.load import load_controller, load_robot, load_safety
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.processes import Processes
 from reflexarc.replay import replay
 from reflexarc.runner import EpisodeFigures, Runner
+from reflexarc.safety.states import LATCHED
 from reflexarc.setup import Setup
 from reflexarc.stack import (
     free_endpoints,
@@ -27,6 +28,7 @@ from reflexarc.stack import (
     start_recorder,
     start_simulated_robot,
 )
+from reflexarc.wire.clock import monotonic_ns
 from reflexarc.wire.endpoints import Endpoints
 from reflexarc.wire.messages import ArmState, Event, State
 from reflexarc.wire.sockets import Subscriber
@@ -45,11 +47,11 @@ SETUP = Setup(
 class Stand:
     """A whole run with the circling policy, and an episode going on in a thread."""
 
-    def __init__(self, folder: Path, poison: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.endpoints: Endpoints = free_endpoints()
         self.folder = folder
         self.processes = Processes(folder / "processes")
-        self.processes.start("policy", serve_circling, self.endpoints, poison)
+        self.processes.start("policy", serve_poisoned, self.endpoints)
         robot = start_simulated_robot(self.processes, self.endpoints, SETUP, "reach")
         start_controller(self.processes, self.endpoints, SETUP)
         start_recorder(self.processes, self.endpoints, folder / "episodes")
@@ -59,12 +61,32 @@ class Stand:
         self.figures: EpisodeFigures | None = None
         self.runner.wait_ready(120.0, self.processes.check)
 
+    def log(self, episode: str) -> Path:
+        """Of an episode that has ended."""
+        return self.folder / "episodes" / f"{episode}.mcap"
+
+    def heal(self) -> None:
+        """Undo what the test before has done: nobody is dead, nothing is latched, the arm stands at rest."""
+        dead = set(self.processes.dead())
+        self.wait(lambda _: set(self.lost()) == dead, "the runner to miss whoever is dead")
+        for name in dead:
+            self.processes.restart(name)
+        self.wait(lambda _: not self.lost(), "whoever was dead to be back", 120.0)
+        self.wait(lambda state: self.speed(state) == 0.0, "the arm to stand")
+        if self.runner.request("status").safety in LATCHED:
+            assert self.runner.request("reset").ok
+
+    def lost(self) -> tuple[str, ...]:
+        """Those whom the runner does not hear."""
+        self.runner._watch.update(monotonic_ns())
+        return self.runner._watch.lost
+
     def begin(self, episode: str, limit_s: float = 30.0) -> None:
         """Start an episode and wait until the arm moves."""
         self.start_episode(episode, limit_s)
         self.wait(lambda state: state.safety == "active" and self.speed(state) > 0.05, "the arm to move")
 
-    def start_episode(self, episode: str, limit_s: float) -> None:
+    def start_episode(self, episode: str, limit_s: float, instruction: str = "go round") -> None:
         """Start an episode in a thread."""
         self.figures = None
 
@@ -74,7 +96,7 @@ class Stand:
                     episode,
                     task="reach",
                     seed=1,
-                    instruction="go round",
+                    instruction=instruction,
                     time_limit_s=limit_s,
                     metadata="{}",
                     check=lambda: None,
@@ -117,11 +139,18 @@ class Stand:
         self.runner.close()
 
 
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    made = Stand(tmp_path)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    made = Stand(tmp_path_factory.mktemp("stand"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def stand(shared: Stand) -> Stand:
+    """The one stand of this file, in order again."""
+    shared.heal()
+    return shared
 
 
 def events_of(path: Path) -> list[str]:
@@ -133,12 +162,25 @@ def events_of(path: Path) -> list[str]:
     ]
 
 
+def test_a_chunk_with_nan_is_refused_and_the_arm_does_not_move(stand: Stand) -> None:
+    stand.states.drain()
+    stand.start_episode("nan", 2.0, POISON)
+    fastest = 0.0
+    while stand.thread.is_alive():
+        fastest = max([fastest, *(stand.speed(state) for state in stand.states.drain())])
+        time.sleep(0.01)
+    assert stand.end().end == "time limit"
+    assert fastest == 0.0
+    told = events_of(stand.log("nan"))
+    assert any("chunk_rejected" in line and "nan" in line.lower() for line in told)
+
+
 def test_a_killed_policy_is_a_hold_and_a_killed_controller_a_latched_stop(stand: Stand) -> None:
     stand.begin("first")
     stand.kill("policy")
     stand.wait(lambda state: stand.speed(state) < AT_REST, "the arm to hold without a policy", 5.0)
     time.sleep(2.5)
-    stand.processes.start("policy", serve_circling, stand.endpoints)
+    stand.processes.start("policy", serve_poisoned, stand.endpoints)
     stand.wait(lambda state: state.safety == "active" and stand.speed(state) > 0.05, "the arm to go on", 60.0)
     stand.kill("controller")
     stand.wait(lambda state: state.safety == "hold", "a hold when the controller is silent", 2.0)
@@ -146,7 +188,7 @@ def test_a_killed_policy_is_a_hold_and_a_killed_controller_a_latched_stop(stand:
     stopped = stand.wait(lambda state: stand.speed(state) == 0.0, "the arm to stand")
     assert stand.end().success is False
 
-    log = stand.folder / "episodes" / "first.mcap"
+    log = stand.log("first")
     told = events_of(log)
     assert any("peer_lost" in line and "policy" in line for line in told)
     assert any("controller" in line and "protective_stop" in line for line in told)
@@ -179,21 +221,5 @@ def test_with_its_host_suspended_the_arm_brakes_by_itself(stand: Stand) -> None:
     assert resting
     assert float(np.max(np.abs(resting[-1].joint_velocity))) < AT_REST
     stand.kill("host", signal.SIGCONT)
-    stand.processes.stop()
     stand.thread.join(60.0)
-
-
-def test_a_chunk_with_nan_is_refused_and_the_arm_does_not_move(tmp_path: Path) -> None:
-    made = Stand(tmp_path, poison=True)
-    try:
-        made.start_episode("nan", limit_s=3.0)
-        fastest, deadline = 0.0, time.monotonic() + 3.0
-        while time.monotonic() < deadline:
-            fastest = max([fastest, *(made.speed(state) for state in made.states.drain())])
-            time.sleep(0.01)
-        made.end()
-    finally:
-        made.close()
-    assert fastest == 0.0
-    told = events_of(tmp_path / "episodes" / "nan.mcap")
-    assert any("chunk_rejected" in line and "nan" in line.lower() for line in told)
+    assert not stand.thread.is_alive()
