@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -35,6 +36,15 @@ SPEC = tcp_delta_spec(4, 0.1)
 CAMERAS = ["front", "wrist"]
 
 
+PATIENCE = (
+    "safety.driver_silence_s=0.5",
+    "safety.hold_after_s=0.5",
+    "safety.stop_after_s=3.0",
+    "safety.integrity.monitor_loss=ignore",
+)
+"""Of the host with processes that a busy machine keeps waiting: what the watchdogs do is tested elsewhere."""
+
+
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """`reflexarc robot`, started once; sessions come and go beside it."""
@@ -44,6 +54,8 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     assert port is not None
     folder = tmp_path_factory.mktemp("robot")
     command = [sys.executable, "-m", "reflexarc.cli", "robot", "--task", "lift", "--port", port[1]]
+    for patience in PATIENCE:
+        command += ["--set", patience]
     process = subprocess.Popen([*command, "--out", str(folder)], stdout=subprocess.DEVNULL)
     yield endpoints
     process.terminate()  # not Ctrl-C, which a background job may be told to ignore
@@ -75,10 +87,33 @@ def events(log: Path, kind: str) -> list[Event]:
     return [event for event in found if isinstance(event, Event) and event.kind == kind]
 
 
-def test_a_block_is_lifted_by_keys_and_the_log_trains_like_any_other(
-    robot: Endpoints, tmp_path: Path
-) -> None:
-    with at_terminal(robot, tmp_path, "--episodes", "1") as typist:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """What a session left. code: of its exit; echoes: whether the terminal was given back as it was."""
+
+    folder: Path
+    code: int | None
+    echoes: bool
+    still: bool
+
+    def log(self, name: str) -> Path:
+        return self.folder / "episodes" / f"{name}.mcap"
+
+
+def ended(typist: Typist, folder: Path) -> Ended:
+    """Wait for the session's end, and for the arm's rest."""
+    typist.until(lambda: typist.exit_code is not None, "the command's end")
+    typist.until(typist.is_still, "the arm at rest")
+    modes = termios.tcgetattr(typist.terminal)[3]
+    both = termios.ECHO | termios.ICANON
+    return Ended(folder, typist.exit_code, modes & both == both, typist.is_still())
+
+
+@pytest.fixture(scope="module")
+def by_hand(robot: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Everything that a person does alone, in one session: to start one takes longer than to drive."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    with at_terminal(robot, folder, "--episodes", "3") as typist:
         begin(typist)
         typist.until(lambda: bool(typist.focus.any()), "the block")
         above = np.array([0.0, 0.0, 0.1])
@@ -86,26 +121,9 @@ def test_a_block_is_lifted_by_keys_and_the_log_trains_like_any_other(
         typist.go_to(lambda: typist.focus[0], 0.012)
         typist.hold("c", 1.0)
         typist.hold("r", 6.0)
-        typist.until(lambda: typist.is_over, "the end")
-        typist.until(lambda: typist.exit_code is not None, "the command's end")
-        assert "success" in typist.shown
-        assert typist.exit_code == 0
-    log = tmp_path / "episodes" / "lift-0000.mcap"
-    reader = EpisodeReader(log)
-    assert reader.outcome is not None
-    assert reader.outcome["success"]
-    assert reader.metadata["policy"] == "teleop"
-    assert reader.metadata["configs"]["teleop"]["name"] == "keyboard"
-    assert [event.data["source"] for event in events(log, "control")] == ["teleop"]
-    samples = sample_episode(reader, SPEC, CAMERAS, sources={"teleop"})
-    assert samples.mask[:, 0].sum() > 20
-    moved = np.linalg.norm(samples.actions[:, 0, :3][samples.mask[:, 0]], axis=1).sum()
-    assert moved > 0.2  # metres, by the labels
-    assert samples.actions[samples.mask][:, 6].min() == 0.0
-
-
-def test_episode_keys_label_repeat_and_delete(robot: Endpoints, tmp_path: Path) -> None:
-    with at_terminal(robot, tmp_path, "--episodes", "2") as typist:
+        typist.until_shown("success")
+        typist.until_shown("kept")
+        typist.until_shown("start begins it")
         begin(typist)
         typist.hold("w", 0.5)
         typist.type("\x7f")  # redo: the same layout again, the log thrown out
@@ -124,14 +142,35 @@ def test_episode_keys_label_repeat_and_delete(robot: Endpoints, tmp_path: Path) 
         typist.until_shown("success")
         typist.until_shown("start begins it")
         typist.type("Q")
-        typist.until(lambda: typist.exit_code is not None, "the end")
-        assert typist.exit_code == 0
-    kept = sorted((tmp_path / "episodes").glob("*.mcap"))
-    assert [path.name for path in kept] == ["lift-0000.mcap"]
-    outcome = EpisodeReader(kept[0]).outcome
+        return ended(typist, folder)
+
+
+def test_a_block_is_lifted_by_keys_and_the_log_trains_like_any_other(by_hand: Ended) -> None:
+    log = by_hand.log("lift-0000")
+    reader = EpisodeReader(log)
+    assert reader.outcome is not None
+    assert (reader.outcome["success"], reader.outcome["judge"]) == (True, "")
+    assert reader.metadata["policy"] == "teleop"
+    assert reader.metadata["configs"]["teleop"]["name"] == "keyboard"
+    assert [event.data["source"] for event in events(log, "control")] == ["teleop"]
+    samples = sample_episode(reader, SPEC, CAMERAS, sources={"teleop"})
+    assert samples.mask[:, 0].sum() > 20
+    moved = np.linalg.norm(samples.actions[:, 0, :3][samples.mask[:, 0]], axis=1).sum()
+    assert moved > 0.2  # metres, by the labels
+    assert samples.actions[samples.mask][:, 6].min() == 0.0
+
+
+def test_episode_keys_label_repeat_and_delete(by_hand: Ended) -> None:
+    assert by_hand.code == 0
+    assert by_hand.echoes
+    kept = sorted((by_hand.folder / "episodes").glob("*.mcap"))
+    assert [path.name for path in kept] == ["lift-0000.mcap", "lift-0001.mcap"]
+    outcome = EpisodeReader(kept[1]).outcome
     assert outcome is not None
     assert (outcome["success"], outcome["judge"]) == (True, "person")
-    thrown_out = [EpisodeReader(path).outcome for path in sorted((tmp_path / "discarded").glob("*.mcap"))]
+    thrown_out = [
+        EpisodeReader(path).outcome for path in sorted((by_hand.folder / "discarded").glob("*.mcap"))
+    ]
     assert [outcome and outcome["end"] for outcome in thrown_out] == ["redo", "fail"]
 
 
@@ -177,11 +216,14 @@ def assert_no_jump(setpoints: list[Setpoint]) -> None:
     assert moved.max() > 1e-4  # it did move
 
 
-def test_a_person_takes_the_arm_from_a_policy_and_gives_it_back(robot: Endpoints, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def beside_a_policy(robot: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """An episode in which a person takes the arm and gives it back; in the next one the device dies in their hands."""
+    folder = tmp_path_factory.mktemp("beside-a-policy")
     served = Served(robot)
     served.start()
     try:
-        with at_terminal(robot, tmp_path, "--episodes", "1", "--policy", "served") as typist:
+        with at_terminal(robot, folder, "--episodes", "2", "--policy", "served") as typist:
             begin(typist)
             typist.until_shown("the policy has the arm")
             time.sleep(0.5)
@@ -192,11 +234,21 @@ def test_a_person_takes_the_arm_from_a_policy_and_gives_it_back(robot: Endpoints
             typist.until_shown("the policy has the arm")
             time.sleep(1.0)
             typist.type("y")
-            typist.until(lambda: typist.exit_code is not None, "the end")
+            typist.until_shown("success")
+            typist.until_shown("start begins it")
+            begin(typist)
+            typist.hold("r", 0.6)
+            typist.until_shown("you have the arm")
+            os.kill(device_process(typist), signal.SIGKILL)
+            typist.until_shown("the teleop process died")
+            return ended(typist, folder)
     finally:
         served.stop.set()
         served.join(5)
-    log = tmp_path / "episodes" / "lift-0000.mcap"
+
+
+def test_a_person_takes_the_arm_from_a_policy_and_gives_it_back(beside_a_policy: Ended) -> None:
+    log = beside_a_policy.log("lift-0000")
     who = events(log, "control")
     assert [event.data["source"] for event in who] == ["policy", "teleop", "hold", "policy"]
     reader = EpisodeReader(log)
@@ -223,18 +275,13 @@ def test_a_person_takes_the_arm_from_a_policy_and_gives_it_back(robot: Endpoints
 
 
 def test_a_dead_device_process_leaves_the_arm_at_rest_and_the_terminal_as_it_was(
-    robot: Endpoints, tmp_path: Path
+    beside_a_policy: Ended,
 ) -> None:
-    with at_terminal(robot, tmp_path, "--episodes", "1") as typist:
-        begin(typist)
-        typist.hold("r", 0.6)
-        os.kill(device_process(typist), signal.SIGKILL)
-        typist.until_shown("the teleop process died")
-        typist.until(lambda: typist.exit_code is not None, "the end")
-        assert typist.exit_code == 1
-        typist.until(typist.is_still, "the arm at rest")
-        assert termios.tcgetattr(typist.terminal)[3] & termios.ECHO
-        assert termios.tcgetattr(typist.terminal)[3] & termios.ICANON
+    assert beside_a_policy.code == 1
+    assert beside_a_policy.still
+    assert beside_a_policy.echoes
+    who = [event.data["source"] for event in events(beside_a_policy.log("lift-0001"), "control")]
+    assert who[:2] == ["policy", "teleop"]  # whoever drove when it died
 
 
 def device_process(typist: Typist) -> int:
@@ -251,7 +298,7 @@ def device_process(typist: Typist) -> int:
 
 def test_without_a_terminal_it_says_so(robot: Endpoints, tmp_path: Path) -> None:
     port = robot.state.rsplit(":", 1)[1]
-    ended = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "reflexarc.cli", "teleop", "--port", port, "--out", str(tmp_path)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -260,11 +307,11 @@ def test_without_a_terminal_it_says_so(robot: Endpoints, tmp_path: Path) -> None
         start_new_session=True,
         check=False,
     )
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("reflexarc: the teleop process died")
-    assert "needs a terminal" in ended.stderr
-    assert "choose another --device" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("reflexarc: the teleop process died")
+    assert "needs a terminal" in done.stderr
+    assert "choose another --device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
