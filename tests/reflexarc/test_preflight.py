@@ -23,7 +23,7 @@ from reflexarc.wire.contracts import BatchPolicy, Policy
 from reflexarc.wire.images import decode_image, encode_image
 from reflexarc.wire.messages import F64, ActionChunk, CameraFrame, Observation, PolicyInfo
 
-INSTANTS = 24
+INSTANTS = 12
 
 Change = Callable[[F64, Observation], F64]
 
