@@ -76,10 +76,7 @@ def here(robot: Endpoints) -> F64:
 
 
 def reset(robot: Endpoints) -> None:
-    port = robot.state.rsplit(":", 1)[1]
-    subprocess.run(
-        [sys.executable, "-m", "reflexarc.cli", "console", "reset", "--port", port], check=True, timeout=60
-    )
+    assert main(["console", "reset", "--port", robot.state.rsplit(":", 1)[1]]) == 0
 
 
 def newest(robot: Endpoints) -> State:
@@ -253,20 +250,15 @@ def test_ctrl_c_holds_the_arm_and_closes_the_log(robot: Endpoints, here: F64, tm
     assert outcome["end"] == "interrupted"
 
 
-def test_the_command_prints_the_difference_and_writes_it(robot: Endpoints, here: F64, tmp_path: Path) -> None:
+def test_the_command_prints_the_difference_and_writes_it(
+    robot: Endpoints, here: F64, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = logged(tmp_path / "wave.mcap", wave(here), seconds=1.0)
     figures = tmp_path / "figures.json"
     port = robot.state.rsplit(":", 1)[1]
     arguments = ["replay", str(source), "--robot", "--port", port, "--speed", "0.8"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "reflexarc.cli", *arguments, "--out", str(tmp_path), "--json", str(figures)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"1\.00 s of the log in \d\.\d\d s; safety limited:", ended.stdout)
+    assert main([*arguments, "--out", str(tmp_path), "--json", str(figures)]) == 0
+    assert re.search(r"1\.00 s of the log in \d\.\d\d s; safety limited:", capsys.readouterr().out)
     assert json.loads(figures.read_text())["speed"] == 0.8
 
 
