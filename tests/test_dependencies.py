@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import sys
@@ -31,9 +32,15 @@ DECLARED = {"": BASE, **{extra: names(each) for extra, each in PROJECT["optional
 ALL = set().union(*DECLARED.values())
 
 
+@functools.cache
+def owners_of() -> dict[str, list[str]]:
+    """`{module: its distributions}` of everything installed, which takes a second to read."""
+    return dict(importlib.metadata.packages_distributions())
+
+
 def third_party(folder: str, *, deferred: bool) -> dict[str, str]:
     """`{distribution: an import of it}` in a folder; imports inside functions only if `deferred`."""
-    places = importlib.metadata.packages_distributions()
+    places = owners_of()
     found = {}
     for each in imports_of(folder):
         top = each.name.split(".")[0]
