@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -24,15 +22,20 @@ def test_our_folder_is_not_a_package_by_itself() -> None:
     assert not (ROOT / "datasets" / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("first", ["import reflexarc.datasets", "pass"])
-def test_datasets_is_hugging_faces(first: str) -> None:
-    place = run(
-        f"{first}\nimport datasets; datasets.Dataset, datasets.load_dataset; print(datasets.__file__)"
+def is_hugging_faces(place: str) -> bool:
+    return "site-packages" in place and not Path(place).is_relative_to(ROOT / "datasets")
+
+
+def test_datasets_is_hugging_faces_and_ours_beside_it_is_ours() -> None:
+    theirs, *ours = run(
+        "import datasets; datasets.Dataset, datasets.load_dataset; print(datasets.__file__)\n"
+        "import reflexarc.datasets as ours; print(*ours.__path__, sep='\\n')"
+    ).splitlines()
+    assert is_hugging_faces(theirs)
+    assert {Path(each) for each in ours} == {ROOT / "datasets"}
+
+
+def test_datasets_is_hugging_faces_after_ours() -> None:
+    assert is_hugging_faces(
+        run("import reflexarc.datasets, datasets; datasets.load_dataset; print(datasets.__file__)")
     )
-    assert "site-packages" in place
-    assert not Path(place).is_relative_to(ROOT / "datasets")
-
-
-def test_reflexarc_datasets_is_ours() -> None:
-    place = run("import datasets, reflexarc.datasets as ours; print(*ours.__path__)")
-    assert {Path(each) for each in place.split()} == {ROOT / "datasets"}
