@@ -115,7 +115,13 @@ def data_of_words() -> TrainingData:
 
 
 def test_both_levels_learn_as_one_and_what_the_words_say_goes_through_the_latent(tmp_path: Path) -> None:
-    settings: Any = {"steps": 150, "ema_steps": 5, "validation": 0.0, "validate_every": 10_000}
+    settings: Any = {
+        "steps": 60,
+        "learning_rate": 8e-3,
+        "ema_steps": 5,
+        "validation": 0.0,
+        "validate_every": 10_000,
+    }
     quiet = Console(file=io.StringIO())
     result = train(config(**settings), data_of_words(), tmp_path / "run", console=quiet)
     policy = load_policy(str(result.checkpoint))
