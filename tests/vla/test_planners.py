@@ -176,7 +176,7 @@ def test_robots_that_ask_while_the_planner_thinks_are_planned_for_together_next(
 
 
 def planner_config() -> PolicyConfig:
-    values = toy_config(steps=250, ema_steps=5, validation=0.25).model_dump(mode="json")
+    values = toy_config(steps=100, learning_rate=8e-3, ema_steps=5, validation=0.25).model_dump(mode="json")
     values["model"]["head"] = {"kind": "words"}
     values["train"]["subtasks"] = [rule.model_dump() for rule in RULES]
     return PolicyConfig.model_validate(values)
