@@ -576,19 +576,25 @@ run_server(load_policy(folder + "/toy"), Endpoints(**names))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_process_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    checkpoint = toy_checkpoint()
-    save_checkpoint(tmp_path / "toy", checkpoint, checkpoint.model.state_dict(), "")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(tmp_path)], stderr=subprocess.PIPE, text=True
-    )
-    with Requester(f"ipc://{tmp_path}/policy", PolicyInfo) as client:
-        assert client.request(PolicyInfoRequest(t_ns=0), 120.0).model_id == "toy"
-    process.send_signal(number)
-    assert process.wait(30) == 0
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
+def test_a_signal_ends_the_process_cleanly(tmp_path: Path) -> None:
+    """Two servers, started together: each is ended by another signal."""
+    checkpoint, processes = toy_checkpoint(), dict[signal.Signals, subprocess.Popen[str]]()
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            folder = tmp_path / number.name
+            save_checkpoint(folder / "toy", checkpoint, checkpoint.model.state_dict(), "")
+            processes[number] = subprocess.Popen(
+                [sys.executable, "-c", SERVE, str(folder)], stderr=subprocess.PIPE, text=True
+            )
+        for number, process in processes.items():
+            with Requester(f"ipc://{tmp_path / number.name}/policy", PolicyInfo) as client:
+                assert client.request(PolicyInfoRequest(t_ns=0), 120.0).model_id == "toy"
+            process.send_signal(number)
+            _, said = process.communicate(timeout=30)
+            assert (process.returncode, said) == (0, ""), number.name
+    finally:
+        for process in processes.values():
+            process.kill()
 
 
 def test_replicas_share_the_robots_and_stand_in_for_each_other(tmp_path: Path) -> None:
