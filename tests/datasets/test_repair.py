@@ -61,6 +61,13 @@ def is_part_of(part: list[bytes], whole: list[bytes]) -> bool:
     return all(any(message == other for other in rest) for message in part)
 
 
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of files in a row: nobody waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("close", [True, False])
 def test_cut_at_any_byte_all_whole_chunks_come_back(tmp_path: Path, close: bool) -> None:
     original = write_log(tmp_path / "source.mcap", close=close)
@@ -68,22 +75,23 @@ def test_cut_at_any_byte_all_whole_chunks_come_back(tmp_path: Path, close: bool)
     (tmp_path / "source.mcap").unlink()
     random = np.random.default_rng(4)
     counts = {}
-    for offset in [0, *sorted(random.integers(1, len(content), 500).tolist())]:
+    for offset in [0, *sorted(random.integers(1, len(content), 250).tolist())]:
         messages = repaired(tmp_path, content[:offset])
         counts[offset] = -1 if messages is None else len(messages)
         assert messages is None or messages == original[: len(messages)]
     assert list(counts.values()) == sorted(counts.values())
     assert max(counts.values()) >= len(original) - 12
-    assert sum(count > 0 for count in counts.values()) > 400
+    assert sum(count > 0 for count in counts.values()) > 200
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_flipped_bits_cost_the_chunks_they_hit_and_nothing_else(tmp_path: Path) -> None:
     original = write_log(tmp_path / "source.mcap")
     content = (tmp_path / "source.mcap").read_bytes()
     (tmp_path / "source.mcap").unlink()
     random = np.random.default_rng(5)
     shares = []
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(content)
         flips = int(random.integers(1, 4))
         for place in random.integers(0, len(content), flips):
@@ -94,7 +102,7 @@ def test_flipped_bits_cost_the_chunks_they_hit_and_nothing_else(tmp_path: Path) 
         assert is_part_of(messages, original)
         shares.append(len(messages) / len(original))
         assert len(messages) >= len(original) - 12 * flips - 12
-    assert len(shares) > 297
+    assert len(shares) > 147
     assert np.median(shares) > 0.8
 
 
