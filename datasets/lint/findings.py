@@ -62,6 +62,13 @@ RULES: dict[str, Rule] = {
         "the recording was torn, or repaired",
         "training and export leave such a log out; its end is not what the operator did last",
     ),
+    "left_out": Rule(
+        "warning",
+        0.0,
+        "messages",
+        "the recorder says that it left messages out",
+        "a disk that is too slow, or a message that cannot be: what happened then is not all in the log",
+    ),
     "dropped_frames": Rule(
         "error",
         0.0,

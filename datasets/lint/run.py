@@ -99,11 +99,17 @@ def check_log(job: EpisodeJob) -> EpisodeResult:
     try:
         if entry.error:
             raise LogError(entry.error)
-        signals = read_signals(EpisodeReader(path))
+        reader = EpisodeReader(path)
+        signals = read_signals(reader)
     except LogError as error:
         text = f"{str(error).removeprefix(f'{path}: ')}: try `reflexarc dataset repair`, or delete it"
         return EpisodeResult((finding("unreadable", entry.file, 0.0, 1.0, text, signal=""),), None)
-    found = (*_cut(entry, float(signals.states.t[-1])), *check_episode(signals, entry.file))
+    end_s = float(signals.states.t[-1])
+    found = (
+        *_cut(entry, end_s),
+        *_left_out(reader.outcome or {}, entry.file, end_s),
+        *check_episode(signals, entry.file),
+    )
     start = float(signals.states.t[0])
     return EpisodeResult(found, Judged(entry.file, entry.task, entry.success, start, outline(signals)))
 
@@ -112,3 +118,16 @@ def _cut(entry: EpisodeEntry, end_s: float) -> Iterator[Finding]:
     if entry.is_cut:
         text = "the recording was cut: repair it if that is not done yet; training and export leave it out"
         yield finding("cut_short", entry.file, end_s, 1.0, text, signal="states")
+
+
+def _left_out(outcome: dict[str, Any], episode: str, end_s: float) -> Iterator[Finding]:
+    """What the recorder says of itself at the end of a log."""
+    for key, why in (("dropped", "the disk was too slow"), ("refused", "they could not be written")):
+        counts = outcome.get(key)
+        if not isinstance(counts, dict) or not counts:
+            continue
+        text = (
+            f"{sum(counts.values())} messages were left out, {why} ({', '.join(sorted(counts))}): look what is "
+            "missing, leave the episode out if it matters"
+        )
+        yield finding("left_out", episode, end_s, sum(counts.values()), text, signal="states")

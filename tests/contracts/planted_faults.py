@@ -27,13 +27,15 @@ def items_of(log: Path) -> list[Item]:
     return [(raw.topic, decode(raw.data), raw.log_time_ns) for raw in EpisodeReader(log).raw_messages()]
 
 
-def rewrite(log: Path, out: Path, change: Change, **metadata: object) -> Path:
-    """Write the messages of `log` again as `change` makes them, with the same outcome."""
+def rewrite(
+    log: Path, out: Path, change: Change, outcome: dict[str, Any] | None = None, **metadata: object
+) -> Path:
+    """Write the messages of `log` again as `change` makes them, with the same outcome if no other is given."""
     reader = EpisodeReader(log)
     writer = EpisodeWriter(out, reader.metadata | metadata, fsync=False)
     for topic, message, recorded_ns in change(items_of(log)):
         writer.write(topic, message, recorded_ns)
-    writer.close(reader.outcome or {})
+    writer.close(outcome or reader.outcome or {})
     return out
 
 

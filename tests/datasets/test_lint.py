@@ -78,7 +78,7 @@ def test_a_planted_fault_is_found_by_its_own_rule(fault: Fault, log: Path, tmp_p
 
 
 def test_every_rule_on_one_episode_has_a_planted_fault() -> None:
-    between = {"unreadable", "cut_short", "duplicate", "outlier"}
+    between = {"unreadable", "cut_short", "left_out", "duplicate", "outlier"}
     assert {fault.rule for fault in FAULTS} == set(RULES) - between
 
 
@@ -123,6 +123,19 @@ def test_what_cannot_be_read_or_was_cut_is_a_finding(session: Path) -> None:
     rules = rules_of(session)
     assert rules["rubbish.mcap"] == {"unreadable"}
     assert "cut_short" in rules[f"lift/{logs[0].name}"]
+
+
+@pytest.mark.parametrize("key", ["dropped", "refused"])
+def test_what_the_recorder_left_out_is_a_finding(key: str, session: Path) -> None:
+    (log,) = (session / "push").glob("*.mcap")
+    reader = EpisodeReader(log)
+    outcome = (reader.outcome or {}) | {key: {"/camera/front": 3, "/event": 2}}
+    out = rewrite(log, session / "push" / "again.mcap", list, outcome=outcome)
+    log.unlink()
+    (told,) = lint_session(session).findings
+    assert (told.rule, told.episode, told.value) == ("left_out", f"push/{out.name}", 5.0)
+    assert "5 messages were left out" in told.text
+    assert "/camera/front, /event" in told.text
 
 
 def test_the_command_fails_on_errors_and_writes_json_and_html(
