@@ -244,8 +244,9 @@ class _Loop:
             if request.action == "enable":  # what came before it is not fresh, whatever its stamp says
                 self._sockets.setpoint.latest()
                 self._setpoint = None
-            self._sockets.console.reply(client, self._host.request(request))
-            if request.action == "shutdown":
+            reply = self._host.request(request)
+            self._sockets.console.reply(client, reply)
+            if request.action == "shutdown" and reply.ok:
                 self._stop.set()
 
     def _shut_down(self, now_ns: int) -> None:
