@@ -109,7 +109,7 @@ def build_cache(
     """Sample every `*.mcap` below `logs` that the cache under `out` has not got yet, and open the cache.
 
     Rows that hold no label at all are left out, and so are episodes whose outcome is no success.
-    Raises LogError if there is no log, or naming the first one that is cut or damaged.
+    Raises LogError if there is no log, or naming the first one that is cut, damaged or not to be read.
     """
     key = CacheKey(spec, tuple(cameras), None if sources is None else tuple(sorted(sources)), successes_only)
     folder = out / key.digest
@@ -219,7 +219,8 @@ class TrainingCache:
 @dataclass(frozen=True, slots=True)
 class _ShardJob:
     logs: Path
-    names: tuple[tuple[str, str], ...]
+    entries: tuple[tuple[str, str], ...]
+    """(name, content) of each log."""
     folder: Path
     key: CacheKey
 
@@ -238,7 +239,7 @@ def _build_shard(job: _ShardJob) -> int:
     """Sample the logs of one shard, write it aside and rename it; returns the number of logs."""
     episodes: list[CachedEpisode] = []
     samples: list[tuple[Path, Samples]] = []
-    for name, content in job.names:
+    for name, content in job.entries:
         episode, sampled = _sample(job, name, content)
         episodes.append(episode)
         if sampled is not None:
@@ -261,7 +262,7 @@ def _build_shard(job: _ShardJob) -> int:
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return len(job.names)
+    return len(job.entries)
 
 
 def _sample(job: _ShardJob, name: str, content: str) -> tuple[CachedEpisode, Samples | None]:
@@ -290,11 +291,14 @@ def _sample(job: _ShardJob, name: str, content: str) -> tuple[CachedEpisode, Sam
 
 
 def _content(path: Path) -> str:
-    """The log's size and the hash of its end, as `CachedEpisode.content`."""
-    with path.open("rb") as log:
-        size = log.seek(0, os.SEEK_END)
-        log.seek(max(size - _END_BYTES, 0))
-        return f"{size}-{hashlib.sha256(log.read()).hexdigest()[:16]}"
+    """The log's size and the hash of its end, as `CachedEpisode.content`. LogError if it cannot be read."""
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(size - _END_BYTES, 0))
+            return f"{size}-{hashlib.sha256(log.read()).hexdigest()[:16]}"
+    except OSError as error:
+        raise LogError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _write_shard(folder: Path, samples: Sequence[tuple[Path, Samples]], cameras: Sequence[str]) -> None:

@@ -120,14 +120,13 @@ class RobotHost:
         """Answer the local console. Never causes motion."""
         if self._memory is None:
             return self._reply(request, ok=False, safety="off", text="the host has not started")
-        state = self._memory.state
-        if request.action != "e_stop" and request.from_state not in (None, state):
+        before = self._memory.state
+        if request.action != "e_stop" and request.from_state not in (None, before):
             return self.refuse(
-                request, f"{request.action} was asked for in {request.from_state}, and it is {state} now"
+                request, f"{request.action} was asked for in {request.from_state}, and it is {before} now"
             )
         if request.action == "speed":
             return self._set_speed(request)
-        before = self._memory.state
         self._memory, ok, text = self._filter.request(self._memory, request.action, request.t_ns)
         if self._memory.state == "e_stop" and before != "e_stop":
             self._causes.append(cause("e_stop", request.source))

@@ -67,7 +67,7 @@ RULES: dict[str, Rule] = {
         0.0,
         "messages",
         "the recorder says that it left messages out",
-        "a disk that is too slow, or a message that cannot be: what happened then is not all in the log",
+        "a slow disk, a lost message or one that cannot be: what happened then is not all in the log",
     ),
     "dropped_frames": Rule(
         "error",

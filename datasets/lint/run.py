@@ -16,6 +16,13 @@ from reflexarc.datasets.lint.signals import outline, read_signals
 from reflexarc.datasets.reader import EpisodeReader
 from reflexarc.datasets.session import EpisodeEntry, Session
 
+LEFT_OUT = {
+    "dropped": "the disk was too slow",
+    "refused": "they could not be written",
+    "never_arrived": "they were lost on the way to the recorder",
+}
+"""What a recorder counts in an outcome (see `recording`), and why."""
+
 
 @dataclass(frozen=True, slots=True)
 class EpisodeJob:
@@ -121,13 +128,15 @@ def _cut(entry: EpisodeEntry, end_s: float) -> Iterator[Finding]:
 
 
 def _left_out(outcome: dict[str, Any], episode: str, end_s: float) -> Iterator[Finding]:
-    """What the recorder says of itself at the end of a log."""
-    for key, why in (("dropped", "the disk was too slow"), ("refused", "they could not be written")):
-        counts = outcome.get(key)
-        if not isinstance(counts, dict) or not counts:
+    """What the recorder says of itself at the end of a log; what is no count there says nothing."""
+    for key, why in LEFT_OUT.items():
+        said = outcome.get(key)
+        counts = said.items() if isinstance(said, dict) else ()
+        lost = {topic: count for topic, count in counts if isinstance(count, int) and count > 0}
+        if not lost:
             continue
         text = (
-            f"{sum(counts.values())} messages were left out, {why} ({', '.join(sorted(counts))}): look what is "
+            f"{sum(lost.values())} messages were left out, {why} ({', '.join(sorted(lost))}): look what is "
             "missing, leave the episode out if it matters"
         )
-        yield finding("left_out", episode, end_s, sum(counts.values()), text, signal="states")
+        yield finding("left_out", episode, end_s, sum(lost.values()), text, signal="states")

@@ -125,17 +125,18 @@ def test_what_cannot_be_read_or_was_cut_is_a_finding(session: Path) -> None:
     assert "cut_short" in rules[f"lift/{logs[0].name}"]
 
 
-@pytest.mark.parametrize("key", ["dropped", "refused"])
+@pytest.mark.parametrize("key", ["dropped", "refused", "never_arrived"])
 def test_what_the_recorder_left_out_is_a_finding(key: str, session: Path) -> None:
     (log,) = (session / "push").glob("*.mcap")
     reader = EpisodeReader(log)
-    outcome = (reader.outcome or {}) | {key: {"/camera/front": 3, "/event": 2}}
+    garbage = {"/state": "many", "/chunk": None, "/setpoint": -1, "/safety": 0}
+    outcome = (reader.outcome or {}) | {key: {"/camera/front": 3, "/event": 2} | garbage}
     out = rewrite(log, session / "push" / "again.mcap", list, outcome=outcome)
     log.unlink()
     (told,) = lint_session(session).findings
     assert (told.rule, told.episode, told.value) == ("left_out", f"push/{out.name}", 5.0)
     assert "5 messages were left out" in told.text
-    assert "/camera/front, /event" in told.text
+    assert "(/camera/front, /event)" in told.text
 
 
 def test_the_command_fails_on_errors_and_writes_json_and_html(
